@@ -19,15 +19,22 @@ mod listing;
 mod build;
 mod update;
 
+mod diff;
+mod state;
+mod walk;
+
 #[cfg(test)]
 mod testing;
 
 use crate::object::{Entry, Name, Node, ObjectId, TreeItem};
 
+pub use diff::{ItemChange, diff};
 pub use error::TreeError;
 pub use listing::{Listing, count, list, lookup};
 pub use nodes::{MemoryNodes, NodeSink, NodeSource};
+pub use state::{DirectoryChange, LinkChange, StateDiff, diff_states, find, find_item, link_entry};
 pub use update::{Built, update};
+pub use walk::{Reached, Visitor, reach, walk};
 
 /// Returns the entry of a directory; nothing for any other item.
 fn as_directory(item: &TreeItem) -> Option<&Entry> {
