@@ -23,15 +23,21 @@ mod diff;
 mod state;
 mod walk;
 
+mod change;
+mod moves;
+mod report;
+
 #[cfg(test)]
 mod testing;
 
 use crate::object::{Entry, Name, Node, ObjectId, TreeItem};
 
+pub use change::{ChangeKind, PathChange};
 pub use diff::{ItemChange, diff};
 pub use error::TreeError;
 pub use listing::{Listing, count, list, lookup};
 pub use nodes::{MemoryNodes, NodeSink, NodeSource};
+pub use report::report;
 pub use state::{DirectoryChange, LinkChange, StateDiff, diff_states, find, find_item, link_entry};
 pub use update::{Built, update};
 pub use walk::{Reached, Visitor, reach, walk};
