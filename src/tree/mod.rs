@@ -27,6 +27,9 @@ mod change;
 mod moves;
 mod report;
 
+mod graft;
+mod relabel;
+
 #[cfg(test)]
 mod testing;
 
@@ -35,6 +38,7 @@ use crate::object::{Entry, Name, Node, ObjectId, TreeItem};
 pub use change::{ChangeKind, PathChange};
 pub use diff::{ItemChange, diff};
 pub use error::TreeError;
+pub use graft::graft;
 pub use listing::{Listing, count, list, lookup};
 pub use nodes::{MemoryNodes, NodeSink, NodeSource};
 pub use report::report;
