@@ -1,2 +1,15 @@
+//! A workspace filesystem with a memory: mount a store as a directory, checkpoint it, look back, restore.
+//!
+//! Calls go down and values come back: `cli` → `fuse` → `control` → `workspace` → `repository` → `history`, `tree`,
+//! `store` → `object`, `sys`.
+
+pub mod cli;
+pub mod control;
+pub mod fuse;
+pub mod history;
 pub mod object;
+pub mod repository;
+pub mod store;
+pub mod sys;
 pub mod tree;
+pub mod workspace;

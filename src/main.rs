@@ -1,1 +1,5 @@
-fn main() {}
+//! The `mementofs` program.
+
+fn main() {
+    std::process::exit(mementofs::cli::main());
+}

@@ -36,6 +36,12 @@ impl Writer {
         Self::default()
     }
 
+    /// Starts an empty encoding in the memory of `buffer`.
+    pub fn reuse(mut buffer: Vec<u8>) -> Self {
+        buffer.clear();
+        Self { bytes: buffer }
+    }
+
     /// Appends one byte.
     pub fn u8(&mut self, value: u8) {
         self.bytes.push(value);

@@ -79,6 +79,20 @@ pub enum EntryKind {
 }
 
 impl EntryKind {
+    /// Returns the kind that the file type bits of `st_mode` name, if they name one.
+    pub const fn from_mode_bits(st_mode: u32) -> Option<Self> {
+        Some(match st_mode & 0o170_000 {
+            0o100_000 => Self::File,
+            0o040_000 => Self::Directory,
+            0o120_000 => Self::Symlink,
+            0o010_000 => Self::Fifo,
+            0o140_000 => Self::Socket,
+            0o020_000 => Self::CharDevice,
+            0o060_000 => Self::BlockDevice,
+            _ => return None,
+        })
+    }
+
     /// Returns the file type bits of `st_mode`.
     pub const fn mode_bits(self) -> u32 {
         match self {

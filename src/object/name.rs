@@ -46,6 +46,11 @@ impl Name {
         Self::new(format!("{identity:x}").as_bytes()).expect("hex digits are a valid name")
     }
 
+    /// Returns a bound that sorts behind every name at `position` and before every name behind it. It names nothing.
+    pub fn bound_behind(position: u64) -> Self {
+        Self { position, boundary: 0, bytes: [0xff; NAME_BYTES_MAX + 1].into() }
+    }
+
     /// Returns the bytes as the user wrote them.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes

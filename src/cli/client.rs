@@ -1,0 +1,138 @@
+//! Finds the workspace a command is about and runs JSON commands on it: through the control directory of a mount, or,
+//! when the store is not mounted, in this process.
+
+use super::error::CliError;
+use crate::control::{Caller, execute, parse_request};
+use crate::repository::Repository;
+use crate::sys;
+use crate::workspace::Workspace;
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The usual name of the control directory.
+const CONTROL_NAME: &str = ".memento";
+
+/// A workspace that commands can be sent to.
+pub enum Client {
+    /// A mount.
+    Mounted {
+        /// Its top.
+        top: PathBuf,
+        /// Its control directory.
+        control: PathBuf,
+    },
+    /// A store opened by this process.
+    Direct(Arc<Workspace>),
+}
+
+/// Where the user says the workspace is.
+#[derive(Clone, Debug, Default)]
+pub struct Place {
+    /// A path inside a mount.
+    pub at: Option<PathBuf>,
+    /// A store.
+    pub store: Option<PathBuf>,
+}
+
+impl Client {
+    /// Finds the workspace: the store named, or the mount around a path, by default the working directory.
+    pub fn find(place: &Place) -> Result<Self, CliError> {
+        if let Some(store) = &place.store {
+            return Self::of_store(store);
+        }
+        let start = match &place.at {
+            Some(path) => path.clone(),
+            None => std::env::current_dir().map_err(|err| CliError::new(format!("cannot tell the working directory: {err}")))?,
+        };
+        let start = start.canonicalize().map_err(|err| CliError::at("cannot use the path", &start, err))?;
+        for top in start.ancestors() {
+            if let Some(client) = Self::at_mount(top) {
+                return Ok(client);
+            }
+        }
+        Err(CliError::new(format!(
+            "{} is not inside a mounted workspace; go into one, or say --at PATH or --store STORE",
+            start.display()
+        )))
+    }
+
+    /// Uses the mount whose top is `top`, if it is one.
+    fn at_mount(top: &Path) -> Option<Self> {
+        let name = std::env::var_os("MEMENTOFS_CONTROL").unwrap_or_else(|| CONTROL_NAME.into());
+        let control = top.join(name);
+        control.join("requests").is_dir().then(|| Self::Mounted { top: top.to_owned(), control })
+    }
+
+    fn of_store(store: &Path) -> Result<Self, CliError> {
+        let store = store.canonicalize().map_err(|err| CliError::at("cannot open the store", store, err))?;
+        if let Some(client) = sys::mount_points_of(&store).iter().find_map(|top| Self::at_mount(top)) {
+            return Ok(client);
+        }
+        let repository = Repository::open(&store).map_err(|err| CliError::new(format!("cannot open the store {}: {err}", store.display())))?;
+        let workspace = Workspace::open(repository, "main").map_err(|err| CliError::new(err.to_string()))?;
+        Ok(Self::Direct(workspace))
+    }
+
+    /// Runs a command, `{"do":…}`, and returns its reply.
+    pub fn run(&self, request: &Value) -> Result<Value, CliError> {
+        match self {
+            Self::Mounted { control, .. } => run_mounted(control, request),
+            Self::Direct(workspace) => {
+                let caller = Caller { uid: sys::effective_uid(), gid: sys::effective_gid(), pid: std::process::id() };
+                let command = parse_request(request.to_string().as_bytes()).map_err(|err| CliError::new(err.to_string()))?;
+                let reply = execute(workspace, &command, &caller.author()).map_err(|err| CliError::new(err.to_string()))?;
+                Ok(reply.json)
+            }
+        }
+    }
+
+    /// Returns the top of the mount.
+    pub fn top(&self) -> Option<&Path> {
+        match self {
+            Self::Mounted { top, .. } => Some(top),
+            Self::Direct(_) => None,
+        }
+    }
+
+    /// Returns the control directory of the mount.
+    pub fn control(&self) -> Option<&Path> {
+        match self {
+            Self::Mounted { control, .. } => Some(control),
+            Self::Direct(_) => None,
+        }
+    }
+
+    /// Turns a path as the user typed it into one relative to the top of the workspace.
+    pub fn relative(&self, path: &Path) -> Result<PathBuf, CliError> {
+        let Self::Mounted { top, .. } = self else { return Ok(path.to_owned()) };
+        let absolute = std::path::absolute(path).map_err(|err| CliError::at("cannot use the path", path, err))?;
+        // The directory may have been deleted: that is what a restore is for.
+        let known = absolute.ancestors().find_map(|part| Some((part.canonicalize().ok()?, absolute.strip_prefix(part).ok()?)));
+        let resolved = known.map_or_else(|| absolute.clone(), |(known, rest)| if rest.as_os_str().is_empty() { known } else { known.join(rest) });
+        match resolved.strip_prefix(top) {
+            Ok(relative) => Ok(relative.to_owned()),
+            Err(_) if path.is_relative() => Ok(path.to_owned()),
+            Err(_) => Err(CliError::new(format!("{} is not below {}", path.display(), top.display()))),
+        }
+    }
+}
+
+/// Runs a command through a file of our own in `requests/`.
+fn run_mounted(control: &Path, request: &Value) -> Result<Value, CliError> {
+    let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.subsec_nanos());
+    let file = control.join("requests").join(format!("cli-{}-{nanos}", std::process::id()));
+    let created = fs::File::options().write(true).create_new(true).open(&file);
+    let opened = created.map_err(|err| CliError::at("cannot use the control directory", control, err))?;
+    let sent = std::io::Write::write_all(&mut &opened, request.to_string().as_bytes());
+    drop(opened);
+    let reply = fs::read(&file).map_err(|err| CliError::at("cannot read the reply", &file, err));
+    let _ = fs::remove_file(&file);
+    let reply: Value = serde_json::from_slice(&reply?).unwrap_or_default();
+    if let Some(message) = reply["error"].as_str() {
+        return Err(CliError::new(message));
+    }
+    sent.map_err(|err| CliError::new(format!("the command failed: {err}")))?;
+    Ok(reply)
+}

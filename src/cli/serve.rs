@@ -1,0 +1,178 @@
+//! The daemon: opens a store, mounts a branch, serves it until a signal or an unmount ends it.
+
+use super::error::CliError;
+use crate::control::ControlDirectory;
+use crate::fuse::{Mount, MountOptions};
+use crate::repository::Repository;
+use crate::sys;
+use crate::workspace::Workspace;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Written by the daemon to its parent when the mount serves.
+const READY: &str = "ready";
+/// How often changes that nobody synced are made durable and freed staging files are removed.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What to mount where.
+#[derive(Clone, Debug)]
+pub struct MountPlan {
+    /// The store's directory.
+    pub store: PathBuf,
+    /// Where it is to appear.
+    pub mount_point: PathBuf,
+    /// The branch to show.
+    pub branch: String,
+    /// How.
+    pub options: MountOptions,
+}
+
+/// Opens the store, making it if there is none.
+pub fn open_store(path: &Path) -> Result<Arc<Repository>, CliError> {
+    let missing = match std::fs::read_dir(path) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => true,
+        Err(err) => return Err(CliError::at("cannot read the store", path, err)),
+    };
+    let opened = if missing { Repository::create(path) } else { Repository::open(path) };
+    opened.map_err(|err| CliError::new(format!("cannot open the store {}: {err}", path.display())))
+}
+
+/// Checks and prepares a plan: both paths become absolute, and neither lies within the other.
+pub fn prepare(plan: &mut MountPlan) -> Result<(), CliError> {
+    sys::free_dead_mount(&plan.mount_point);
+    let point = plan.mount_point.canonicalize().map_err(|err| CliError::at("cannot use the mount point", &plan.mount_point, err))?;
+    if !point.is_dir() {
+        return Err(CliError::new(format!("the mount point {} is not a directory", point.display())));
+    }
+    plan.store = absolute(&plan.store)?;
+    if point.starts_with(&plan.store) || plan.store.starts_with(&point) {
+        let message = format!("the store {} and the mount point {} lie within one another; keep them apart", plan.store.display(), point.display());
+        return Err(CliError::new(message));
+    }
+    if sys::is_mounted(&point).unwrap_or(false) {
+        return Err(CliError::new(format!("{} is a mount point already; unmount it first: mementofs umount {0}", point.display())));
+    }
+    if std::fs::read_dir(&point).is_ok_and(|mut entries| entries.next().is_some()) {
+        eprintln!("note: {} is not empty; what is there is hidden while the store is mounted", point.display());
+    }
+    plan.mount_point = point;
+    Ok(())
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, CliError> {
+    if let Ok(path) = path.canonicalize() {
+        return Ok(path);
+    }
+    let path = std::path::absolute(path).map_err(|err| CliError::at("cannot use the store", path, err))?;
+    match (path.parent().map(Path::canonicalize), path.file_name()) {
+        (Some(Ok(parent)), Some(name)) => Ok(parent.join(name)),
+        _ => Ok(path),
+    }
+}
+
+/// Mounts and serves in this process until the mount ends. Calls `ready` when the mount serves.
+pub fn serve(plan: &MountPlan, ready: impl FnOnce()) -> Result<(), CliError> {
+    sys::set_umask(0o077);
+    let _ = sys::raise_open_files_limit();
+    let repository = open_store(&plan.store)?;
+    let workspace = Workspace::open(repository, &plan.branch).map_err(|err| CliError::new(err.to_string()))?;
+    let control = ControlDirectory::new(workspace.clone(), sys::effective_uid(), sys::effective_gid());
+    let mut mount = Mount::new(workspace.clone(), control, &plan.store, &plan.mount_point, &plan.options)
+        .map_err(|err| CliError::new(err.to_string()))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|err| CliError::new(format!("cannot start the runtime: {err}")))?;
+    let mut unmounter = mount.unmounter();
+    let (ended, end) = tokio::sync::oneshot::channel::<()>();
+    let upkeep = workspace.clone();
+    let mount_point = plan.mount_point.clone();
+    let waiter = std::thread::Builder::new()
+        .name("wait".into())
+        .spawn(move || runtime.block_on(wait(&upkeep, end, || {
+            if let Err(err) = unmounter.unmount() {
+                tracing::warn!(%err, "unmount by signal; detaching");
+            }
+            sys::detach(&mount_point);
+        })))
+        .map_err(|err| CliError::new(format!("cannot start a thread: {err}")))?;
+    tracing::info!(store = %plan.store.display(), mount_point = %plan.mount_point.display(), "serving");
+    ready();
+    let served = mount.serve();
+    let _ = ended.send(());
+    let _ = waiter.join();
+    workspace.sync().map_err(|err| CliError::new(format!("the journal could not be synced: {err}")))?;
+    served.map_err(|err| CliError::new(err.to_string()))
+}
+
+/// Waits for signals and timers until `end`.
+async fn wait(workspace: &Workspace, mut end: tokio::sync::oneshot::Receiver<()>, mut unmount: impl FnMut()) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
+    else {
+        tracing::error!("signals cannot be handled");
+        return;
+    };
+    let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
+    loop {
+        tokio::select! {
+            _ = &mut end => return,
+            _ = terminate.recv() => unmount(),
+            _ = interrupt.recv() => unmount(),
+            _ = hangup.recv() => {}
+            _ = upkeep.tick() => {
+                if let Err(err) = workspace.sync() {
+                    tracing::warn!(%err, "the journal could not be synced");
+                }
+            }
+        }
+    }
+}
+
+/// Starts the daemon and returns when its mount serves.
+pub fn start_daemon(arguments: &[std::ffi::OsString], log: &Path) -> Result<(), CliError> {
+    let program = std::env::current_exe().map_err(|err| CliError::new(format!("cannot find this program: {err}")))?;
+    let log_file = std::fs::OpenOptions::new().create(true).append(true).open(log);
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).current_dir("/").process_group(0);
+    command.env("MEMENTOFS_READY", "1").stderr(Stdio::piped());
+    if let Ok(file) = log_file {
+        command.env("MEMENTOFS_LOG_FILE", log);
+        drop(file);
+    }
+    let child = command.spawn().map_err(|err| CliError::new(format!("cannot start the daemon: {err}")))?;
+    await_ready(child)
+}
+
+fn await_ready(mut child: Child) -> Result<(), CliError> {
+    let mut line = String::new();
+    if let Some(output) = child.stdout.take() {
+        let _ = BufReader::new(output).read_line(&mut line);
+    }
+    if line.trim() == READY {
+        return Ok(()); // The daemon goes on without us.
+    }
+    let mut message = String::new();
+    if let Some(mut errors) = child.stderr.take() {
+        let _ = errors.read_to_string(&mut message);
+    }
+    let _ = child.wait();
+    let message = message.trim().trim_start_matches("mementofs: ").to_owned();
+    Err(CliError::new(if message.is_empty() { "the daemon ended before the mount served".to_owned() } else { message }))
+}
+
+/// Tells a waiting parent that the mount serves, and lets go of its pipes.
+pub fn announce_ready() {
+    if std::env::var_os("MEMENTOFS_READY").is_some() {
+        let mut output = std::io::stdout();
+        let _ = writeln!(output, "{READY}");
+        let _ = output.flush();
+        sys::let_go_of_standard_streams();
+    }
+}

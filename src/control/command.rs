@@ -1,0 +1,288 @@
+//! Commands as text and JSON. Parsing knows nothing of files, so tests and fuzzers reach all of it.
+
+use super::error::CommandError;
+use crate::object::{ExternalLink, Name};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+/// Longest command in bytes: pipes cut longer writes into several.
+const COMMAND_BYTES_MAX: usize = 4095;
+
+/// What somebody wants done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// Take a checkpoint.
+    Checkpoint {
+        message: String,
+        name: Option<String>,
+        links: Vec<ExternalLink>,
+        /// A JSON object as text.
+        metadata: String,
+        allow_empty: bool,
+        expect: Option<String>,
+    },
+    /// Restore a checkpoint, whole or one path of it.
+    Restore { reference: String, path: Option<Vec<Name>>, dry_run: bool, expect: Option<String> },
+    /// Take back the last restore or undo.
+    Undo,
+    /// Reclaim space.
+    Gc(GcCommand),
+    /// Say what changed since the last checkpoint.
+    Status,
+    /// List checkpoints.
+    Log { limit: Option<usize> },
+    /// Compare two states; without `to`, with the live tree.
+    Diff { from: String, to: Option<String> },
+    /// Describe a checkpoint.
+    Show { reference: String },
+    /// Name a checkpoint, or take its name away.
+    Name { reference: String, name: Option<String> },
+    /// Delete a checkpoint.
+    Delete { reference: String },
+    /// Take a directory of the host into the workspace.
+    Import { from: String, into: Option<Vec<Name>>, message: String },
+    /// Say how large things are.
+    Stats,
+}
+
+/// How space is to be reclaimed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GcCommand {
+    /// Only says what would go.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Leaves what is younger than this.
+    pub grace_secs: Option<u64>,
+    /// Keeps this many of the newest checkpoints.
+    pub keep_last: Option<u32>,
+    /// Keeps the newest of each of this many hours.
+    pub keep_hourly: Option<u32>,
+    /// Keeps the newest of each of this many days.
+    pub keep_daily: Option<u32>,
+    /// Keeps the newest of each of this many weeks.
+    pub keep_weekly: Option<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CheckpointJson {
+    #[serde(default)]
+    message: String,
+    name: Option<String>,
+    #[serde(default)]
+    links: BTreeMap<String, String>,
+    #[serde(default)]
+    meta: serde_json::Map<String, serde_json::Value>,
+    #[serde(default)]
+    allow_empty: bool,
+    expect: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RestoreJson {
+    #[serde(rename = "ref")]
+    reference: String,
+    path: Option<String>,
+    #[serde(default)]
+    dry_run: bool,
+    expect: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReferenceJson {
+    #[serde(rename = "ref")]
+    reference: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NameJson {
+    #[serde(rename = "ref")]
+    reference: String,
+    name: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DiffJson {
+    from: String,
+    to: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LogJson {
+    limit: Option<usize>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ImportJson {
+    from: String,
+    into: Option<String>,
+    #[serde(default)]
+    message: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NothingJson {}
+
+/// Parses what is written into `checkpoint`: a message line, or a JSON object.
+pub fn parse_checkpoint(bytes: &[u8]) -> Result<Command, CommandError> {
+    let line = line_of(bytes)?;
+    if line.trim_start().starts_with('{') {
+        return checkpoint_of(json(line)?);
+    }
+    checkpoint_of(CheckpointJson {
+        message: line.to_owned(),
+        name: None,
+        links: BTreeMap::new(),
+        meta: serde_json::Map::new(),
+        allow_empty: false,
+        expect: None,
+    })
+}
+
+/// Parses what is written into `restore`: `REF`, `REF PATH`, or a JSON object.
+pub fn parse_restore(bytes: &[u8]) -> Result<Command, CommandError> {
+    let line = line_of(bytes)?;
+    if line.trim_start().starts_with('{') {
+        return restore_of(json(line)?);
+    }
+    let line = line.trim();
+    if line.is_empty() {
+        return Err(CommandError::Invalid("say which checkpoint: REF, or REF PATH".into()));
+    }
+    let (reference, path) = match line.split_once(' ') {
+        Some((reference, path)) => (reference, Some(path.trim_start().to_owned())),
+        None => (line, None),
+    };
+    restore_of(RestoreJson { reference: reference.to_owned(), path, dry_run: false, expect: None })
+}
+
+/// Parses what is written into `gc`: `run`, `dry-run`, or a JSON object.
+pub fn parse_gc(bytes: &[u8]) -> Result<Command, CommandError> {
+    let line = line_of(bytes)?.trim();
+    match line {
+        "run" => Ok(Command::Gc(GcCommand::default())),
+        "dry-run" => Ok(Command::Gc(GcCommand { dry_run: true, ..GcCommand::default() })),
+        _ if line.starts_with('{') => Ok(Command::Gc(json(line)?)),
+        _ => Err(CommandError::Invalid("write `run`, `dry-run` or a JSON object".into())),
+    }
+}
+
+/// Parses a request: a JSON object whose `do` says which command it is.
+pub fn parse_request(bytes: &[u8]) -> Result<Command, CommandError> {
+    let mut object: serde_json::Map<String, serde_json::Value> = json(line_of(bytes)?)?;
+    let Some(serde_json::Value::String(verb)) = object.remove("do") else {
+        return Err(CommandError::Invalid("a request needs \"do\": the name of a command".into()));
+    };
+    let rest = serde_json::Value::Object(object);
+    match verb.as_str() {
+        "checkpoint" => checkpoint_of(from_value(rest)?),
+        "restore" => restore_of(from_value(rest)?),
+        "undo" => from_value(rest).map(|NothingJson {}| Command::Undo),
+        "status" => from_value(rest).map(|NothingJson {}| Command::Status),
+        "stats" => from_value(rest).map(|NothingJson {}| Command::Stats),
+        "gc" => from_value(rest).map(Command::Gc),
+        "log" => from_value(rest).map(|LogJson { limit }| Command::Log { limit }),
+        "diff" => from_value(rest).map(|DiffJson { from, to }| Command::Diff { from, to }),
+        "show" => from_value(rest).map(|ReferenceJson { reference }| Command::Show { reference }),
+        "name" => from_value(rest).map(|NameJson { reference, name }| Command::Name { reference, name }),
+        "delete" => from_value(rest).map(|ReferenceJson { reference }| Command::Delete { reference }),
+        "import" => {
+            let ImportJson { from, into, message } = from_value(rest)?;
+            Ok(Command::Import { from, into: into.as_deref().map(path_of).transpose()?, message })
+        }
+        _ => Err(CommandError::Invalid(format!("unknown command {verb:?}"))),
+    }
+}
+
+fn checkpoint_of(json: CheckpointJson) -> Result<Command, CommandError> {
+    let links = json.links.into_iter().map(|(system, external_id)| ExternalLink { system, external_id }).collect();
+    Ok(Command::Checkpoint {
+        message: json.message,
+        name: json.name,
+        links,
+        metadata: serde_json::Value::Object(json.meta).to_string(),
+        allow_empty: json.allow_empty,
+        expect: json.expect,
+    })
+}
+
+fn restore_of(json: RestoreJson) -> Result<Command, CommandError> {
+    let path = json.path.as_deref().filter(|path| !path.is_empty()).map(path_of).transpose()?;
+    Ok(Command::Restore { reference: json.reference, path, dry_run: json.dry_run, expect: json.expect })
+}
+
+/// Takes a path apart: relative to the top of the workspace, without `..`.
+pub(super) fn path_of(path: &str) -> Result<Vec<Name>, CommandError> {
+    let mut names = Vec::new();
+    for part in path.split('/').filter(|part| !part.is_empty() && *part != ".") {
+        let name = Name::new(part.as_bytes());
+        names.push(name.map_err(|err| CommandError::Invalid(format!("path {path:?}: {err}")))?);
+    }
+    Ok(names)
+}
+
+/// Returns the one line of a command without its newline.
+fn line_of(bytes: &[u8]) -> Result<&str, CommandError> {
+    if bytes.len() > COMMAND_BYTES_MAX {
+        return Err(CommandError::TooLong);
+    }
+    let text = std::str::from_utf8(bytes).map_err(|_| CommandError::Invalid("a command is UTF-8 text".into()))?;
+    let line = text.strip_suffix('\n').unwrap_or(text);
+    if line.contains('\0') {
+        return Err(CommandError::Invalid("a command holds no NUL".into()));
+    }
+    Ok(line)
+}
+
+fn json<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T, CommandError> {
+    serde_json::from_str(text).map_err(|err| CommandError::Invalid(format!("not the JSON that was expected: {err}")))
+}
+
+fn from_value<T: for<'de> Deserialize<'de>>(value: serde_json::Value) -> Result<T, CommandError> {
+    serde_json::from_value(value).map_err(|err| CommandError::Invalid(format!("not the JSON that was expected: {err}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_is_a_line_or_an_object() {
+        let Ok(Command::Checkpoint { message, .. }) = parse_checkpoint(b"before the refactoring\n") else { panic!() };
+        assert_eq!(message, "before the refactoring");
+        let json = br#"{"message":"m","name":"n","links":{"langgraph":"t/ns/1"},"meta":{"ok":true},"allow_empty":true}"#;
+        let Ok(Command::Checkpoint { name, links, metadata, allow_empty, .. }) = parse_checkpoint(json) else { panic!() };
+        assert_eq!((name.as_deref(), metadata.as_str(), allow_empty), (Some("n"), r#"{"ok":true}"#, true));
+        assert_eq!(links, [ExternalLink { system: "langgraph".into(), external_id: "t/ns/1".into() }]);
+    }
+
+    #[test]
+    fn a_restore_is_a_ref_with_or_without_a_path() {
+        let Ok(Command::Restore { reference, path, .. }) = parse_restore(b"@~2\n") else { panic!() };
+        assert_eq!((reference.as_str(), path), ("@~2", None));
+        let Ok(Command::Restore { path, .. }) = parse_restore(b"abcd src/a file.rs") else { panic!() };
+        assert_eq!(path, Some(vec![Name::new(b"src").unwrap(), Name::new(b"a file.rs").unwrap()]));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for bad in [&b"{"[..], b"{\"messag\":1}", b"{\"message\":3}", b"\xff\xfe", b"a\0b"] {
+            assert!(matches!(parse_checkpoint(bad), Err(CommandError::Invalid(_))), "{bad:?}");
+        }
+        for bad in [&b"\n"[..], b"", b"@ ../x", b"{\"path\":\"x\"}"] {
+            assert!(matches!(parse_restore(bad), Err(CommandError::Invalid(_))), "{bad:?}");
+        }
+        assert!(matches!(parse_checkpoint(&[b'x'; 4096]), Err(CommandError::TooLong)));
+        assert!(parse_checkpoint(&[b'x'; 4095]).is_ok());
+        assert!(parse_gc(b"now").is_err());
+        assert!(parse_request(b"{\"do\":\"fly\"}").is_err());
+    }
+}

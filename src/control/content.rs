@@ -1,0 +1,98 @@
+//! What the readable files of the control directory say.
+
+use super::directory::ControlDirectory;
+use super::error::CommandError;
+use super::execute;
+use super::node::{FileKind, Node};
+use super::text::{changes_text, log_line};
+use crate::workspace::WorkspaceError;
+use std::fmt::Write;
+
+const README: &str = include_str!("README.txt");
+
+impl ControlDirectory {
+    /// Returns the text of a file.
+    pub(super) fn text(&self, node: &Node) -> Result<String, CommandError> {
+        match node {
+            Node::File(kind) => self.file_text(*kind),
+            Node::Diff(reference) => self.diff_text(reference),
+            Node::Request(name) => Ok(self.state().requests.get(name).cloned().unwrap_or_default()),
+            _ => Err(CommandError::IsDirectory),
+        }
+    }
+
+    fn file_text(&self, kind: FileKind) -> Result<String, CommandError> {
+        let workspace = &self.workspace;
+        Ok(match kind {
+            FileKind::Readme => README.to_owned(),
+            FileKind::Checkpoint => workspace.newest().map_or_else(String::new, |id| format!("{id}\n")),
+            FileKind::Restore => self.state().last_restore.clone(),
+            FileKind::Undo => self.undo_text()?,
+            FileKind::Status => changes_text(&execute::status(workspace)?),
+            FileKind::Log => {
+                let rows = workspace.repository().history().log(&workspace.branch(), None)?;
+                rows.iter().map(|row| log_line(row) + "\n").collect()
+            }
+            FileKind::Gc => self.state().last_gc.clone(),
+            FileKind::Events => self.events_text()?,
+            FileKind::Stats => stats_text(&execute::stats_json(workspace)?),
+            FileKind::Error => self.state().last_error.clone(),
+        })
+    }
+
+    fn undo_text(&self) -> Result<String, CommandError> {
+        match self.workspace.plan_undo() {
+            Ok(plan) => {
+                let to = plan.commit.map_or_else(|| "the empty state".to_owned(), |id| id.to_hex());
+                Ok(format!("undo the last {}: back to {to}\n", plan.operation))
+            }
+            Err(WorkspaceError::NotFound(_)) => Ok("nothing to undo\n".to_owned()),
+            Err(err) => Err(err.into()),
+        }
+    }
+
+    fn diff_text(&self, reference: &str) -> Result<String, CommandError> {
+        let (from, to) = match reference.split_once("..") {
+            Some((from, to)) => (from, Some(to)),
+            None => (reference, None),
+        };
+        Ok(changes_text(&execute::diff(&self.workspace, from, to)?))
+    }
+
+    /// Returns the outbox as JSON lines. What was read before is kept: events are only ever added.
+    fn events_text(&self) -> Result<String, CommandError> {
+        let mut events = self.events();
+        loop {
+            let fresh = self.workspace.repository().history().events_since(events.last_seq, EVENTS_STEP)?;
+            for event in &fresh {
+                let payload: serde_json::Value = serde_json::from_str(&event.payload).unwrap_or_default();
+                let line = serde_json::json!({
+                    "seq": event.seq,
+                    "type": event.event_type,
+                    "time": super::text::iso_time(event.time),
+                    "key": event.idempotency_key,
+                    "payload": payload,
+                });
+                let _ = writeln!(events.text, "{line}"); // Writing into a string cannot fail.
+                events.last_seq = event.seq;
+            }
+            if fresh.len() < EVENTS_STEP {
+                return Ok(events.text.clone());
+            }
+        }
+    }
+}
+
+/// Events taken from the database at a time.
+const EVENTS_STEP: usize = 1000;
+
+fn stats_text(stats: &serde_json::Value) -> String {
+    let mut text = String::new();
+    for (key, value) in stats.as_object().into_iter().flatten() {
+        let _ = match value {
+            serde_json::Value::String(value) => writeln!(text, "{key} {value}"),
+            value => writeln!(text, "{key} {value}"),
+        };
+    }
+    text
+}

@@ -1,0 +1,587 @@
+//! The hidden directory of files through which everything is commanded and seen.
+
+use super::command::{Command, parse_checkpoint, parse_gc, parse_request, parse_restore};
+use super::error::CommandError;
+use super::execute::{Caller, execute, resolve};
+use super::node::{DirectoryKind, FileKind, Node, NodeTable};
+use super::sealed::SealedFile;
+use crate::object::{EntryKind, Name, Node as EntryNode, ObjectId, Timestamp};
+use crate::repository::Repository;
+use crate::workspace::{AttributeChange, Attributes, Stale, Workspace};
+use serde_json::json;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Replies kept for those who wrote requests; the oldest names go first.
+const REQUESTS_MAX: usize = 1024;
+/// Names of an old directory handed out at a time.
+const LIST_STEP: usize = 1024;
+
+/// The control directory of one mounted branch.
+pub struct ControlDirectory {
+    pub(super) workspace: Arc<Workspace>,
+    owner: u32,
+    owner_group: u32,
+    state: Mutex<State>,
+    events: Mutex<Events>,
+}
+
+/// What the directory remembers between requests.
+#[derive(Default)]
+pub(super) struct State {
+    table: NodeTable,
+    /// What the files of old states in use are.
+    sealed: HashMap<Node, SealedFile>,
+    /// What the readable files said last, so that size, time and bytes belong together.
+    texts: HashMap<Node, Text>,
+    pub(super) requests: BTreeMap<String, String>,
+    pub(super) last_restore: String,
+    pub(super) last_gc: String,
+    pub(super) last_error: String,
+}
+
+#[derive(Clone)]
+struct Text {
+    bytes: Arc<Vec<u8>>,
+    /// Moves whenever the bytes change or somebody writes: the kernel then drops what it cached.
+    changed: Timestamp,
+}
+
+/// The events read so far, as text.
+#[derive(Default)]
+pub(super) struct Events {
+    pub(super) text: String,
+    pub(super) last_seq: i64,
+}
+
+/// One name of a listing.
+pub struct ControlListed {
+    /// The name.
+    pub name: Vec<u8>,
+    /// The node's number.
+    pub ino: u64,
+    /// The node's kind.
+    pub kind: EntryKind,
+    /// Where a listing goes on behind it.
+    pub position: u64,
+}
+
+impl ControlDirectory {
+    /// Makes the control directory of `workspace`, for the user `owner` and root.
+    pub fn new(workspace: Arc<Workspace>, owner: u32, owner_group: u32) -> Arc<Self> {
+        let state = Mutex::default();
+        Arc::new(Self { workspace, owner, owner_group, state, events: Mutex::default() })
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn events(&self) -> MutexGuard<'_, Events> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn repository(&self) -> &Repository {
+        self.workspace.repository()
+    }
+
+    fn admit(&self, caller: &Caller) -> Result<(), CommandError> {
+        if caller.uid == self.owner || caller.uid == 0 { Ok(()) } else { Err(CommandError::Denied) }
+    }
+
+    /// Keeps the sentence of a failure for `error`.
+    fn remembered<T>(&self, result: Result<T, CommandError>) -> Result<T, CommandError> {
+        if let Err(err) = &result {
+            self.state().last_error = format!("{err}\n");
+        }
+        result
+    }
+
+    fn node(&self, number: u64) -> Result<Node, CommandError> {
+        let gone = || CommandError::NotFound("what the number stood for".into());
+        self.state().table.node(number).cloned().ok_or_else(gone)
+    }
+
+    /// Opens the directory itself.
+    pub fn top(&self, caller: &Caller) -> Result<Attributes, CommandError> {
+        self.admit(caller)?;
+        self.found(Node::Top)
+    }
+
+    /// Gives a node a reference and describes it.
+    fn found(&self, node: Node) -> Result<Attributes, CommandError> {
+        let number = {
+            let mut state = self.state();
+            let number = state.table.number(&node);
+            state.table.remember(number);
+            number
+        };
+        let described = self.describe(number, &node);
+        if described.is_err() {
+            self.forget(number, 1);
+        }
+        described
+    }
+
+    /// Gives back references.
+    pub fn forget(&self, number: u64, count: u64) {
+        let mut state = self.state();
+        if let Some(node) = state.table.forget(number, count) {
+            state.sealed.remove(&node);
+            if !matches!(node, Node::File(_)) {
+                state.texts.remove(&node);
+            }
+        }
+    }
+
+    /// Finds a name in a directory.
+    pub fn lookup(&self, parent: u64, name: &[u8], caller: &Caller) -> Result<Attributes, CommandError> {
+        self.admit(caller)?;
+        let node = self.child(&self.node(parent)?, name)?;
+        self.found(node)
+    }
+
+    fn child(&self, parent: &Node, name: &[u8]) -> Result<Node, CommandError> {
+        let missing = || CommandError::NotFound(String::from_utf8_lossy(name).into_owned());
+        if let Node::Sealed(commit, _) = parent {
+            let name = Name::new(name).map_err(|_| missing())?;
+            let child = self.sealed_file(parent)?.child(self.repository(), &name)?.ok_or_else(missing)?;
+            return Ok(self.keep_sealed(*commit, child));
+        }
+        let text = std::str::from_utf8(name).map_err(|_| missing())?;
+        match parent {
+            Node::Top => Node::at_top(name).ok_or_else(missing),
+            Node::Directory(DirectoryKind::Diff) => Ok(Node::Diff(text.to_owned())),
+            Node::Directory(DirectoryKind::Checkpoints) if text == "latest" => {
+                self.workspace.newest().map(|_| Node::Latest).ok_or_else(missing)
+            }
+            Node::Directory(DirectoryKind::Checkpoints) => self.checkpoint_node(text),
+            Node::Directory(DirectoryKind::Links) => {
+                let systems = self.repository().history().link_systems()?;
+                systems.iter().any(|system| system == text).then(|| Node::LinkSystem(text.to_owned())).ok_or_else(missing)
+            }
+            Node::LinkSystem(system) => {
+                let external_id = unescaped(text).ok_or_else(missing)?;
+                self.repository().history().link(system, &external_id)?.ok_or_else(missing)?;
+                Ok(Node::Link(system.clone(), external_id))
+            }
+            Node::Directory(DirectoryKind::Requests) => {
+                let known = self.state().requests.contains_key(text);
+                known.then(|| Node::Request(text.to_owned())).ok_or_else(missing)
+            }
+            Node::Directory(DirectoryKind::Branches) => Err(missing()),
+            _ => Err(CommandError::NotDirectory),
+        }
+    }
+
+    /// Finds a checkpoint by id, prefix or name: what stands in `checkpoints/`.
+    fn checkpoint_node(&self, text: &str) -> Result<Node, CommandError> {
+        if text.starts_with('@') || text.contains([':', '/']) {
+            return Err(CommandError::NotFound(text.to_owned()));
+        }
+        let commit = resolve(&self.workspace, text)?;
+        let top = SealedFile::top(self.repository(), &commit)?;
+        Ok(self.keep_sealed(commit, top))
+    }
+
+    fn keep_sealed(&self, commit: ObjectId, file: SealedFile) -> Node {
+        let node = Node::Sealed(commit, file.entry.identity);
+        self.state().sealed.insert(node.clone(), file);
+        node
+    }
+
+    fn sealed_file(&self, node: &Node) -> Result<SealedFile, CommandError> {
+        let gone = || CommandError::NotFound("what the number stood for".into());
+        self.state().sealed.get(node).cloned().ok_or_else(gone)
+    }
+
+    /// Describes a node.
+    pub fn attributes(&self, number: u64, caller: &Caller) -> Result<Attributes, CommandError> {
+        self.admit(caller)?;
+        let node = self.node(number)?;
+        self.describe(number, &node)
+    }
+
+    fn describe(&self, number: u64, node: &Node) -> Result<Attributes, CommandError> {
+        let (kind, mode, size_bytes, changed) = match node {
+            Node::Sealed(..) => {
+                let mut attributes = Attributes::of_entry(&self.sealed_file(node)?.entry, number);
+                attributes.mode &= !0o222; // Nothing there can be written.
+                return Ok(attributes);
+            }
+            Node::Top | Node::Directory(_) | Node::LinkSystem(_) => {
+                (EntryKind::Directory, 0o700, 0, Timestamp::now())
+            }
+            Node::Latest | Node::Link(..) => {
+                (EntryKind::Symlink, 0o777, self.link_target(node)?.len() as u64, Timestamp::now())
+            }
+            Node::File(_) | Node::Diff(_) | Node::Request(_) => {
+                let text = self.current(node)?;
+                let writable = matches!(node, Node::Request(_)) || matches!(node, Node::File(kind) if kind.is_command());
+                let mode = if writable { 0o600 } else { 0o400 };
+                (EntryKind::File, mode, text.bytes.len() as u64, text.changed)
+            }
+        };
+        Ok(Attributes {
+            ino: number,
+            kind,
+            mode,
+            uid: self.owner,
+            gid: self.owner_group,
+            nlink: if kind == EntryKind::Directory { 2 } else { 1 },
+            size_bytes,
+            blocks: size_bytes.div_ceil(512),
+            device: 0,
+            mtime: changed,
+            ctime: changed,
+            atime: changed,
+        })
+    }
+
+    /// Makes the text of a file anew and keeps it for the reads that follow.
+    fn current(&self, node: &Node) -> Result<Text, CommandError> {
+        let bytes = self.text(node)?.into_bytes();
+        let mut state = self.state();
+        if let Some(text) = state.texts.get(node).filter(|text| *text.bytes == bytes) {
+            return Ok(text.clone());
+        }
+        let text = Text { bytes: Arc::new(bytes), changed: Timestamp::now() };
+        state.texts.insert(node.clone(), text.clone());
+        Ok(text)
+    }
+
+    fn link_target(&self, node: &Node) -> Result<String, CommandError> {
+        let missing = || CommandError::NotFound("the checkpoint".into());
+        match node {
+            Node::Latest => self.workspace.newest().map(|id| id.to_hex()).ok_or_else(missing),
+            Node::Link(system, external_id) => {
+                let id = self.repository().history().link(system, external_id)?.ok_or_else(missing)?;
+                Ok(format!("../../checkpoints/{id}"))
+            }
+            _ => Err(CommandError::Invalid("not a symbolic link".into())),
+        }
+    }
+
+    /// Returns the path held by a symbolic link.
+    pub fn read_link(&self, number: u64, caller: &Caller) -> Result<Vec<u8>, CommandError> {
+        self.admit(caller)?;
+        let node = self.node(number)?;
+        if let Node::Sealed(..) = node {
+            return match &self.sealed_file(&node)?.entry.node {
+                EntryNode::Symlink(target) => Ok(target.to_vec()),
+                _ => Err(CommandError::Invalid("not a symbolic link".into())),
+            };
+        }
+        self.link_target(&node).map(String::into_bytes)
+    }
+
+    /// Lists a directory from a position on.
+    pub fn list(&self, number: u64, after: u64, caller: &Caller) -> Result<Vec<ControlListed>, CommandError> {
+        self.admit(caller)?;
+        let node = self.node(number)?;
+        let mut listed = Vec::new();
+        for (position, name) in [(1, "."), (2, "..")] {
+            if after < position {
+                listed.push(ControlListed { name: name.into(), ino: number, kind: EntryKind::Directory, position });
+            }
+        }
+        if let Node::Sealed(..) = node {
+            for found in self.sealed_file(&node)?.list(self.repository(), after, LIST_STEP)? {
+                let (name, position) = (found.name.as_bytes().to_vec(), found.name.position());
+                listed.push(ControlListed { name, ino: found.identity, kind: found.kind, position });
+            }
+            return Ok(listed);
+        }
+        let names = self.names(&node)?;
+        for (at, (name, kind)) in names.into_iter().enumerate().skip(after.saturating_sub(2) as usize) {
+            let position = at as u64 + 3;
+            listed.push(ControlListed { name: name.into_bytes(), ino: position, kind, position });
+        }
+        Ok(listed)
+    }
+
+    fn names(&self, node: &Node) -> Result<Vec<(String, EntryKind)>, CommandError> {
+        let history = self.repository().history();
+        let with = |names: Vec<String>, kind| names.into_iter().map(|name| (name, kind)).collect::<Vec<_>>();
+        match node {
+            Node::Top => {
+                let files = FileKind::ALL.iter().map(|(_, name)| ((*name).to_owned(), EntryKind::File));
+                let directories = DirectoryKind::ALL.iter().map(|(_, name)| ((*name).to_owned(), EntryKind::Directory));
+                Ok(files.chain(directories).collect())
+            }
+            Node::Directory(DirectoryKind::Checkpoints) => {
+                let mut names = Vec::new();
+                for row in history.checkpoints()? {
+                    names.push((row.id.to_hex(), EntryKind::Directory));
+                    names.extend(row.name.map(|name| (name, EntryKind::Directory)));
+                }
+                names.extend(self.workspace.newest().map(|_| ("latest".to_owned(), EntryKind::Symlink)));
+                Ok(names)
+            }
+            Node::Directory(DirectoryKind::Links) => Ok(with(history.link_systems()?, EntryKind::Directory)),
+            Node::LinkSystem(system) => {
+                let ids = history.links_in(system)?.into_iter().map(|(external_id, _)| escaped(&external_id)).collect();
+                Ok(with(ids, EntryKind::Symlink))
+            }
+            Node::Directory(DirectoryKind::Requests) => {
+                Ok(with(self.state().requests.keys().cloned().collect(), EntryKind::File))
+            }
+            Node::Directory(DirectoryKind::Diff | DirectoryKind::Branches) => Ok(Vec::new()),
+            _ => Err(CommandError::NotDirectory),
+        }
+    }
+
+    /// Reads a range of a file.
+    pub fn read(&self, number: u64, offset: u64, len: u32, caller: &Caller) -> Result<Vec<u8>, CommandError> {
+        // The kernel reads ahead in nobody's name: who may not look never got the number.
+        if caller.pid != 0 {
+            self.admit(caller)?;
+        }
+        let node = self.node(number)?;
+        if let Node::Sealed(..) = node {
+            return self.sealed_file(&node)?.read(self.repository(), offset, len);
+        }
+        let known = self.state().texts.get(&node).cloned();
+        let text = match known {
+            Some(text) => text,
+            None => self.current(&node)?,
+        };
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(text.bytes.len());
+        let end = start.saturating_add(len as usize).min(text.bytes.len());
+        Ok(text.bytes[start..end].to_vec())
+    }
+
+    /// Runs what is written into a command file or a request; returns what the kernel must forget.
+    pub fn write(&self, number: u64, _offset: u64, data: &[u8], caller: &Caller) -> Result<Vec<Stale>, CommandError> {
+        self.admit(caller)?;
+        let node = self.node(number)?;
+        if matches!(node, Node::Sealed(..)) {
+            return Err(CommandError::ReadOnly);
+        }
+        if data.is_empty() {
+            return Ok(Vec::new());
+        }
+        let done = self.remembered(self.run(&node, data, caller));
+        // What was written must not be taken for the content of the file.
+        self.state().texts.remove(&node);
+        done
+    }
+
+    fn run(&self, node: &Node, data: &[u8], caller: &Caller) -> Result<Vec<Stale>, CommandError> {
+        let command = match node {
+            Node::File(FileKind::Checkpoint) => parse_checkpoint(data),
+            Node::File(FileKind::Restore) => parse_restore(data),
+            Node::File(FileKind::Undo) if data.len() < 4096 => Ok(Command::Undo),
+            Node::File(FileKind::Undo) => Err(CommandError::TooLong),
+            Node::File(FileKind::Gc) => parse_gc(data),
+            Node::Request(name) => return self.run_request(name, data, caller),
+            _ => Err(CommandError::NotPermitted),
+        }?;
+        let reply = execute(&self.workspace, &command, &caller.author())?;
+        let line = format!("{}\n", reply.json);
+        match command {
+            Command::Restore { .. } => self.state().last_restore = line,
+            Command::Gc(_) => self.state().last_gc = line,
+            _ => {}
+        }
+        Ok(reply.stale)
+    }
+
+    fn run_request(&self, name: &str, data: &[u8], caller: &Caller) -> Result<Vec<Stale>, CommandError> {
+        let done = parse_request(data).and_then(|command| execute(&self.workspace, &command, &caller.author()));
+        let (reply, result) = match done {
+            Ok(reply) => {
+                let mut json = reply.json;
+                json["ok"] = true.into();
+                (json, Ok(reply.stale))
+            }
+            Err(err) => (json!({ "ok": false, "error": err.to_string() }), Err(err)),
+        };
+        if let Some(kept) = self.state().requests.get_mut(name) {
+            *kept = format!("{reply}\n");
+        }
+        result
+    }
+
+    /// Accepts what `>`, editors and `cp` do to a file before they write, and means nothing by it.
+    pub fn set_attributes(
+        &self,
+        number: u64,
+        change: &AttributeChange,
+        caller: &Caller,
+    ) -> Result<Attributes, CommandError> {
+        self.admit(caller)?;
+        let node = self.node(number)?;
+        match node {
+            Node::Sealed(..) => Err(CommandError::ReadOnly),
+            Node::File(_) | Node::Request(_) if change.mode.is_none() && change.uid.is_none() && change.gid.is_none() => {
+                self.describe(number, &node)
+            }
+            _ => Err(CommandError::NotPermitted),
+        }
+    }
+
+    /// Creates a request; other files cannot be created.
+    pub fn create(&self, parent: u64, name: &[u8], caller: &Caller) -> Result<Attributes, CommandError> {
+        self.admit(caller)?;
+        match self.node(parent)? {
+            Node::Directory(DirectoryKind::Requests) => {}
+            Node::Sealed(..) => return Err(CommandError::ReadOnly),
+            _ => return Err(CommandError::NotPermitted),
+        }
+        let name = std::str::from_utf8(name).map_err(|_| CommandError::Invalid("a request's name is UTF-8".into()))?;
+        {
+            let mut state = self.state();
+            state.requests.insert(name.to_owned(), String::new());
+            while state.requests.len() > REQUESTS_MAX {
+                state.requests.pop_first();
+            }
+        }
+        self.found(Node::Request(name.to_owned()))
+    }
+
+    /// Removes a request; other files cannot be removed.
+    pub fn unlink(&self, parent: u64, name: &[u8], caller: &Caller) -> Result<(), CommandError> {
+        self.admit(caller)?;
+        match self.node(parent)? {
+            Node::Directory(DirectoryKind::Requests) => {
+                let name = String::from_utf8_lossy(name);
+                let removed = self.state().requests.remove(&*name);
+                removed.map(drop).ok_or_else(|| CommandError::NotFound(name.into_owned()))
+            }
+            Node::Sealed(..) => Err(CommandError::ReadOnly),
+            _ => Err(CommandError::NotPermitted),
+        }
+    }
+
+    /// `mkdir checkpoints/NAME`: takes a checkpoint of that name.
+    pub fn make_directory(&self, parent: u64, name: &[u8], caller: &Caller) -> Result<Attributes, CommandError> {
+        self.admit(caller)?;
+        let made = match self.node(parent)? {
+            Node::Directory(DirectoryKind::Checkpoints) => self.named_checkpoint(name, caller),
+            Node::Sealed(..) => Err(CommandError::ReadOnly),
+            _ => Err(CommandError::NotPermitted),
+        };
+        self.found(self.remembered(made)?)
+    }
+
+    fn named_checkpoint(&self, name: &[u8], caller: &Caller) -> Result<Node, CommandError> {
+        let name = std::str::from_utf8(name).map_err(|_| CommandError::Invalid("a name is UTF-8".into()))?;
+        let command = Command::Checkpoint {
+            message: String::new(),
+            name: Some(name.to_owned()),
+            links: Vec::new(),
+            metadata: "{}".to_owned(),
+            allow_empty: false,
+            expect: None,
+        };
+        execute(&self.workspace, &command, &caller.author())?;
+        self.checkpoint_node(name)
+    }
+
+    /// `rmdir checkpoints/NAME` removes a name, `rmdir checkpoints/ID` deletes a checkpoint.
+    pub fn remove_directory(&self, parent: u64, name: &[u8], caller: &Caller) -> Result<(), CommandError> {
+        self.admit(caller)?;
+        let done = match self.node(parent)? {
+            Node::Directory(DirectoryKind::Checkpoints) => self.remove_checkpoint(name, caller),
+            Node::Sealed(..) => Err(CommandError::ReadOnly),
+            _ => Err(CommandError::NotPermitted),
+        };
+        self.remembered(done)
+    }
+
+    fn remove_checkpoint(&self, name: &[u8], caller: &Caller) -> Result<(), CommandError> {
+        let text = String::from_utf8_lossy(name).into_owned();
+        let id = resolve(&self.workspace, &text)?;
+        let row = self.repository().history().commit(&id)?;
+        let command = if row.name.as_deref() == Some(&text) {
+            Command::Name { reference: text, name: None }
+        } else {
+            Command::Delete { reference: text }
+        };
+        execute(&self.workspace, &command, &caller.author()).map(drop)
+    }
+
+    /// `mv checkpoints/OLD checkpoints/NEW` renames a checkpoint.
+    pub fn rename(
+        &self,
+        parent: u64,
+        name: &[u8],
+        new_parent: u64,
+        new_name: &[u8],
+        caller: &Caller,
+    ) -> Result<(), CommandError> {
+        self.admit(caller)?;
+        let checkpoints = Node::Directory(DirectoryKind::Checkpoints);
+        let done = match (self.node(parent)?, self.node(new_parent)?) {
+            (from, to) if from == checkpoints && to == checkpoints => {
+                let reference = String::from_utf8_lossy(name).into_owned();
+                match std::str::from_utf8(new_name) {
+                    Ok(new_name) => {
+                        let command = Command::Name { reference, name: Some(new_name.to_owned()) };
+                        execute(&self.workspace, &command, &caller.author()).map(drop)
+                    }
+                    Err(_) => Err(CommandError::Invalid("a name is UTF-8".into())),
+                }
+            }
+            (Node::Sealed(..), _) | (_, Node::Sealed(..)) => Err(CommandError::ReadOnly),
+            _ => Err(CommandError::NotPermitted),
+        };
+        self.remembered(done)
+    }
+
+    /// Returns an extended attribute of a file of an old state.
+    pub fn xattr(&self, number: u64, name: &[u8]) -> Result<Box<[u8]>, CommandError> {
+        let node = self.node(number)?;
+        if !matches!(node, Node::Sealed(..)) {
+            return Err(CommandError::NoData);
+        }
+        let entry = self.sealed_file(&node)?.entry;
+        entry.xattrs.as_ref().and_then(|xattrs| xattrs.get(name)).cloned().ok_or(CommandError::NoData)
+    }
+
+    /// Returns the names of the extended attributes of a file of an old state.
+    pub fn xattrs(&self, number: u64) -> Result<Vec<Box<[u8]>>, CommandError> {
+        let node = self.node(number)?;
+        if !matches!(node, Node::Sealed(..)) {
+            return Ok(Vec::new());
+        }
+        let entry = self.sealed_file(&node)?.entry;
+        Ok(entry.xattrs.as_ref().map(|xattrs| xattrs.keys().cloned().collect()).unwrap_or_default())
+    }
+}
+
+/// Writes an external id as a file name: `%` is `%25`, `/` is `%2F`.
+fn escaped(external_id: &str) -> String {
+    external_id.replace('%', "%25").replace('/', "%2F")
+}
+
+/// Reads an external id from a file name; `None` when an escape is not one of ours.
+fn unescaped(name: &str) -> Option<String> {
+    let mut parts = name.split('%');
+    let mut external_id = parts.next()?.to_owned();
+    for part in parts {
+        let (code, rest) = part.split_at_checked(2)?;
+        match code {
+            "25" => external_id.push('%'),
+            "2F" | "2f" => external_id.push('/'),
+            _ => return None,
+        }
+        external_id.push_str(rest);
+    }
+    Some(external_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn external_ids_survive_as_file_names() {
+        for id in ["thread/ns/1", "50%/2F", "plain", "%25"] {
+            assert_eq!(unescaped(&escaped(id)).as_deref(), Some(id));
+            assert!(!escaped(id).contains('/'));
+        }
+        assert_eq!(unescaped("%zz"), None);
+    }
+}

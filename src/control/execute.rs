@@ -1,0 +1,226 @@
+//! Runs a command on a workspace and says what came of it, as JSON.
+
+use super::command::{Command, GcCommand};
+use super::error::CommandError;
+use super::text::{change_word, iso_time, quoted_path};
+use crate::history::CommitRow;
+use crate::object::{Author, CommitKind, ExternalLink, Name, ObjectId};
+use crate::repository::GcRules;
+use crate::tree::{ChangeKind, PathChange};
+use crate::workspace::{CheckpointRequest, Restored, Stale, Workspace};
+use serde_json::{Value, json};
+
+/// Who asks, as the kernel says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Caller {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Process id; 0 when unknown.
+    pub pid: u32,
+}
+
+impl Caller {
+    /// Describes the caller for the record; the name of the program is looked up.
+    pub fn author(&self) -> Author {
+        let command = match self.pid {
+            0 => String::new(),
+            pid => std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned(),
+        };
+        Author { uid: self.uid, pid: self.pid, command }
+    }
+}
+
+/// What came of a command.
+#[derive(Debug)]
+pub struct Reply {
+    /// For programs and for `--json`.
+    pub json: Value,
+    /// What the kernel must forget before the caller goes on.
+    pub stale: Vec<Stale>,
+}
+
+impl From<Value> for Reply {
+    fn from(json: Value) -> Self {
+        Self { json, stale: Vec::new() }
+    }
+}
+
+/// Runs `command`.
+pub fn execute(workspace: &Workspace, command: &Command, author: &Author) -> Result<Reply, CommandError> {
+    match command {
+        Command::Checkpoint { message, name, links, metadata, allow_empty, expect } => {
+            let request = CheckpointRequest {
+                message: message.clone(),
+                name: name.clone(),
+                links: links.clone(),
+                metadata: metadata.clone(),
+                allow_empty: *allow_empty,
+                expect: expect.as_deref().map(|reference| resolve(workspace, reference)).transpose()?,
+                kind: CommitKind::Manual,
+                author: author.clone(),
+            };
+            let done = workspace.checkpoint(&request)?;
+            Ok(json!({ "id": done.id.to_hex(), "created": done.created, "files_changed": done.files_changed }).into())
+        }
+        Command::Restore { reference, path, dry_run, expect } => {
+            restore(workspace, reference, path.as_deref(), *dry_run, expect.as_deref(), author)
+        }
+        Command::Undo => {
+            let plan = workspace.plan_undo()?;
+            let done = workspace.undo(author)?;
+            Ok(restored(done, json!({ "undid": plan.operation })))
+        }
+        Command::Gc(gc) => collect(workspace, gc, author),
+        Command::Status => Ok(json!({ "changes": changes_json(&status(workspace)?) }).into()),
+        Command::Log { limit } => {
+            let rows = workspace.repository().history().log(&workspace.branch(), *limit)?;
+            let rows: Result<Vec<Value>, CommandError> = rows.iter().map(|row| commit_json(workspace, row)).collect();
+            Ok(json!({ "checkpoints": rows? }).into())
+        }
+        Command::Diff { from, to } => {
+            Ok(json!({ "changes": changes_json(&diff(workspace, from, to.as_deref())?) }).into())
+        }
+        Command::Show { reference } => show(workspace, reference),
+        Command::Name { reference, name } => {
+            let id = resolve(workspace, reference)?;
+            workspace.repository().history().set_name(&id, name.as_deref(), author)?;
+            Ok(json!({ "id": id.to_hex(), "name": name }).into())
+        }
+        Command::Delete { reference } => {
+            let id = resolve(workspace, reference)?;
+            workspace.repository().history().delete_checkpoint(&id, author)?;
+            Ok(json!({ "id": id.to_hex(), "deleted": true }).into())
+        }
+        Command::Import { .. } => Err(CommandError::Invalid("import is not possible here".into())),
+        Command::Stats => Ok(stats_json(workspace)?.into()),
+    }
+}
+
+fn restore(
+    workspace: &Workspace,
+    reference: &str,
+    path: Option<&[Name]>,
+    dry_run: bool,
+    expect: Option<&str>,
+    author: &Author,
+) -> Result<Reply, CommandError> {
+    let target = resolve(workspace, reference)?;
+    if let Some(expect) = expect {
+        let expect = resolve(workspace, expect)?;
+        if workspace.newest() != Some(expect) {
+            let stale = format!("the newest checkpoint is not {expect}");
+            return Err(crate::workspace::WorkspaceError::Stale(stale).into());
+        }
+    }
+    let done = workspace.restore(&target, path, dry_run, author)?;
+    Ok(restored(done, json!({ "restored": target.to_hex(), "dry_run": dry_run })))
+}
+
+fn restored(done: Restored, mut json: Value) -> Reply {
+    json["changes"] = changes_json(&done.changes);
+    json["safety"] = json!(done.safety.map(|id| id.to_hex()));
+    json["newest"] = json!(done.newest.map(|id| id.to_hex()));
+    Reply { json, stale: done.stale }
+}
+
+fn collect(workspace: &Workspace, gc: &GcCommand, author: &Author) -> Result<Reply, CommandError> {
+    let rules = GcRules {
+        dry_run: gc.dry_run,
+        grace_secs: gc.grace_secs,
+        keep_last: gc.keep_last,
+        keep_hourly: gc.keep_hourly,
+        keep_daily: gc.keep_daily,
+        keep_weekly: gc.keep_weekly,
+    };
+    Ok(workspace.collect(&rules, author)?.into())
+}
+
+/// Finds the checkpoint that `reference` names, seen from the workspace's branch.
+pub fn resolve(workspace: &Workspace, reference: &str) -> Result<ObjectId, CommandError> {
+    Ok(workspace.repository().history().resolve(reference, &workspace.branch())?)
+}
+
+/// Returns what changed since the newest checkpoint.
+pub fn status(workspace: &Workspace) -> Result<Vec<PathChange>, CommandError> {
+    let live = workspace.seal_now()?;
+    let newest = match workspace.newest() {
+        Some(id) => Some(workspace.repository().commit(&id)?.root_tree),
+        None => None,
+    };
+    Ok(workspace.repository().changes_between(newest.as_ref(), &live)?)
+}
+
+/// Compares a checkpoint with another, or with the live tree.
+pub fn diff(workspace: &Workspace, from: &str, to: Option<&str>) -> Result<Vec<PathChange>, CommandError> {
+    let repository = workspace.repository();
+    let from = repository.commit(&resolve(workspace, from)?)?.root_tree;
+    let to = match to {
+        Some(to) => repository.commit(&resolve(workspace, to)?)?.root_tree,
+        None => workspace.seal_now()?,
+    };
+    Ok(repository.changes_between(Some(&from), &to)?)
+}
+
+fn show(workspace: &Workspace, reference: &str) -> Result<Reply, CommandError> {
+    let id = resolve(workspace, reference)?;
+    let row = workspace.repository().history().commit(&id)?;
+    let mut json = commit_json(workspace, &row)?;
+    let parent = match &row.parent {
+        Some(parent) => Some(workspace.repository().commit(parent)?.root_tree),
+        None => None,
+    };
+    json["changes"] = changes_json(&workspace.repository().changes_between(parent.as_ref(), &row.root_tree)?);
+    Ok(json.into())
+}
+
+/// Returns changes for programs.
+pub fn changes_json(changes: &[PathChange]) -> Value {
+    let one = |change: &PathChange| {
+        let mut json = json!({
+            "change": change_word(&change.kind),
+            "letter": change.kind.letter().to_string(),
+            "path": quoted_path(&change.path),
+        });
+        if let ChangeKind::Renamed { from } = &change.kind {
+            json["from"] = quoted_path(from).into();
+        }
+        if let Some(new) = &change.new {
+            json["size"] = new.size_bytes().into();
+            json["mode"] = format!("{:o}", new.st_mode()).into();
+        }
+        json
+    };
+    changes.iter().map(one).collect()
+}
+
+/// Returns a checkpoint for programs.
+pub fn commit_json(workspace: &Workspace, row: &CommitRow) -> Result<Value, CommandError> {
+    let links = workspace.repository().history().links_of(&row.id)?;
+    let links: serde_json::Map<String, Value> =
+        links.into_iter().map(|ExternalLink { system, external_id }| (system, external_id.into())).collect();
+    Ok(json!({
+        "id": row.id.to_hex(),
+        "parent": row.parent.map(|id| id.to_hex()),
+        "branch": row.branch,
+        "root": row.root_tree.to_hex(),
+        "time": iso_time(row.time),
+        "time_nanos": row.time.nanos_since_epoch(),
+        "name": row.name,
+        "message": row.message,
+        "kind": row.kind.as_str(),
+        "author": { "uid": row.author.uid, "pid": row.author.pid, "command": row.author.command },
+        "files_changed": row.files_changed,
+        "bytes_changed": row.bytes_changed,
+        "meta": serde_json::from_str::<Value>(&row.meta).unwrap_or_default(),
+        "links": links,
+    }))
+}
+
+/// Returns counters and sizes, for programs.
+pub fn stats_json(workspace: &Workspace) -> Result<Value, CommandError> {
+    let mut stats = workspace.repository().stats()?;
+    stats["inodes_loaded"] = workspace.inodes_loaded().into();
+    Ok(stats)
+}

@@ -1,0 +1,20 @@
+//! The control directory: turns written text into commands, and state into readable text.
+//!
+//! `command` parses, knowing nothing of files; `execute` runs a command on a workspace; `text` renders what people and
+//! programs read; `directory` is the tree of hidden files that ties them together; `sealed` shows old states as
+//! read-only directories below it.
+
+mod command;
+mod content;
+mod directory;
+mod error;
+mod execute;
+mod node;
+mod sealed;
+mod text;
+
+pub use command::{Command, GcCommand, parse_checkpoint, parse_gc, parse_request, parse_restore};
+pub use directory::{ControlDirectory, ControlListed};
+pub use error::CommandError;
+pub use execute::{Caller, Reply, execute};
+pub use text::{change_line, changes_text, log_line, quoted_path};

@@ -1,0 +1,82 @@
+//! Old states as read-only files: what lies below `checkpoints/ID`.
+
+use super::error::CommandError;
+use crate::object::{Entry, Name, Node as EntryNode, ObjectId, Root, TreeItem};
+use crate::repository::Repository;
+use crate::tree;
+use crate::tree::NodeSource;
+use std::sync::Arc;
+
+/// A file or directory of an old state.
+#[derive(Clone, Debug)]
+pub struct SealedFile {
+    /// The checkpoint.
+    pub commit: ObjectId,
+    /// The state it belongs to.
+    pub root: Arc<Root>,
+    /// What it is.
+    pub entry: Arc<Entry>,
+}
+
+/// One name of an old directory.
+pub struct SealedName {
+    /// The name.
+    pub name: Name,
+    /// The file's identity.
+    pub identity: u64,
+    /// The file's kind.
+    pub kind: crate::object::EntryKind,
+}
+
+impl SealedFile {
+    /// Opens the top of a checkpoint.
+    pub fn top(repository: &Repository, commit: &ObjectId) -> Result<Self, CommandError> {
+        let record = repository.commit(commit)?;
+        let root = repository.root(&record.root_tree)?;
+        let entry = Arc::new(root.directory.clone());
+        Ok(Self { commit: *commit, root: Arc::new(root), entry })
+    }
+
+    /// Finds a name in the directory.
+    pub fn child(&self, repository: &Repository, name: &Name) -> Result<Option<Self>, CommandError> {
+        let Some(item) = tree::lookup(repository, self.tree()?, name)? else { return Ok(None) };
+        let entry = self.described(repository, item)?;
+        Ok(Some(Self { commit: self.commit, root: self.root.clone(), entry: Arc::new(entry) }))
+    }
+
+    /// Lists up to `limit` names behind a position.
+    pub fn list(&self, repository: &Repository, after: u64, limit: usize) -> Result<Vec<SealedName>, CommandError> {
+        let mut names = Vec::new();
+        for item in tree::list(repository, self.tree()?, after).take(limit) {
+            let (name, item) = item?;
+            let entry = self.described(repository, item)?;
+            names.push(SealedName { name, identity: entry.identity, kind: entry.node.kind() });
+        }
+        Ok(names)
+    }
+
+    /// Reads a range of the file.
+    pub fn read(&self, repository: &Repository, offset: u64, len: u32) -> Result<Vec<u8>, CommandError> {
+        let EntryNode::File { size_bytes, content, .. } = &self.entry.node else { return Err(CommandError::IsDirectory) };
+        let end = offset.saturating_add(u64::from(len)).min(*size_bytes);
+        if matches!(content, crate::object::Content::Empty) {
+            return Ok(vec![0; end.saturating_sub(offset) as usize]);
+        }
+        Ok(repository.read_content(content, offset.min(end)..end)?)
+    }
+
+    fn tree(&self) -> Result<Option<ObjectId>, CommandError> {
+        match self.entry.node {
+            EntryNode::Directory { tree, .. } => Ok(tree),
+            _ => Err(CommandError::NotDirectory),
+        }
+    }
+
+    fn described(&self, repository: &Repository, item: TreeItem) -> Result<Entry, CommandError> {
+        match item {
+            TreeItem::Entry(entry) => Ok(entry),
+            TreeItem::Link(identity) => tree::link_entry(repository, &self.root, identity)?
+                .ok_or_else(|| CommandError::NotFound(format!("description of the hard-linked file {identity}"))),
+        }
+    }
+}

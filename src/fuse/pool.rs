@@ -1,0 +1,51 @@
+//! Threads for work that would keep the reader of requests waiting.
+
+use crossbeam_channel::{Sender, unbounded};
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A fixed number of threads that take jobs in order.
+pub struct Pool {
+    jobs: Sender<Job>,
+    running_once: Arc<Mutex<HashSet<&'static str>>>,
+}
+
+impl Pool {
+    /// Starts `threads` threads.
+    pub fn start(threads: usize) -> std::io::Result<Self> {
+        let (jobs, received) = unbounded::<Job>();
+        for at in 0..threads {
+            let received = received.clone();
+            std::thread::Builder::new().name(format!("pool-{at}")).spawn(move || {
+                for job in received {
+                    if catch_unwind(AssertUnwindSafe(job)).is_err() {
+                        tracing::error!("a job failed by a fault of our own");
+                    }
+                }
+            })?;
+        }
+        Ok(Self { jobs, running_once: Arc::default() })
+    }
+
+    /// Runs `job` on one of the threads.
+    pub fn run(&self, job: impl FnOnce() + Send + 'static) {
+        if let Err(unsent) = self.jobs.send(Box::new(job)) {
+            unsent.0(); // The threads are gone only when the process ends.
+        }
+    }
+
+    /// Runs `job` unless one of this name is waiting or running.
+    pub fn run_once(&self, name: &'static str, job: impl FnOnce() + Send + 'static) {
+        let running = self.running_once.clone();
+        if !running.lock().unwrap_or_else(PoisonError::into_inner).insert(name) {
+            return;
+        }
+        self.run(move || {
+            let _ = catch_unwind(AssertUnwindSafe(job));
+            running.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        });
+    }
+}

@@ -1,0 +1,85 @@
+//! The record of what happened: commits, what each changed, links to other systems, branches, operations, events, and
+//! where each object lies. One SQLite database in WAL mode with full syncs; every fact is one transaction.
+//!
+//! Writers take one connection; readers another, so that nobody who reads waits for a sync.
+
+mod branches;
+mod commits;
+mod error;
+mod labels;
+mod objects;
+mod operations;
+mod outbox;
+mod resolve;
+mod retention;
+mod schema;
+
+pub use branches::{BranchRow, BranchState};
+pub use commits::{CommitRow, Memento, NewCommit};
+pub use error::HistoryError;
+pub use labels::{validate_link, validate_name};
+pub use objects::{NewObject, Usage};
+pub use operations::{Move, MovedFrom};
+pub use outbox::Event;
+pub use retention::{KeepRules, removable};
+
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// An open history database.
+pub struct History {
+    writer: Mutex<Connection>,
+    reader: Mutex<Connection>,
+}
+
+impl History {
+    /// Makes the database at `path`; nothing may be there.
+    pub fn create(path: &Path) -> Result<Self, HistoryError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let writer = Connection::open_with_flags(path, flags)?;
+        schema::create(&writer)?;
+        Self::with_writer(path, writer)
+    }
+
+    /// Opens the database at `path`.
+    pub fn open(path: &Path) -> Result<Self, HistoryError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let writer = Connection::open_with_flags(path, flags)?;
+        schema::check_version(&writer)?;
+        Self::with_writer(path, writer)
+    }
+
+    fn with_writer(path: &Path, writer: Connection) -> Result<Self, HistoryError> {
+        schema::configure(&writer)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let reader = Connection::open_with_flags(path, flags)?;
+        schema::configure(&reader)?;
+        reader.pragma_update(None, "query_only", true)?;
+        Ok(Self { writer: Mutex::new(writer), reader: Mutex::new(reader) })
+    }
+
+    fn reader(&self) -> MutexGuard<'_, Connection> {
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `work` in one transaction: all of it becomes visible and durable, or nothing.
+    fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T, HistoryError>) -> Result<T, HistoryError> {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let done = work(&transaction)?; // An error drops the transaction, which rolls it back.
+        transaction.commit()?;
+        Ok(done)
+    }
+
+    /// Says whether the database is whole, by SQLite's own check.
+    pub fn integrity(&self) -> Result<Vec<String>, HistoryError> {
+        let reader = self.reader();
+        let mut statement = reader.prepare("PRAGMA integrity_check")?;
+        let lines: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        Ok(lines.into_iter().filter(|line| line != "ok").collect())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,166 @@
+//! The history as its users see it.
+
+use super::*;
+use crate::object::{Author, Commit, CommitKind, Container, Encoding, ExternalLink, Location, ObjectId, ObjectKind, Timestamp};
+
+struct Fixture {
+    history: History,
+    branch: BranchRow,
+    path: std::path::PathBuf,
+    _temp: tempfile::TempDir,
+}
+
+fn state(head: Option<ObjectId>, root: ObjectId) -> BranchState {
+    BranchState { head, live_root: root, journal_seq: 1 }
+}
+
+fn fixture() -> Fixture {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("store.db");
+    let history = History::create(&path).unwrap();
+    history.create_branch("main", &state(None, ObjectId::of(b"empty")), &[], Timestamp::now()).unwrap();
+    let branch = history.branch("main").unwrap();
+    Fixture { history, branch, path, _temp: temp }
+}
+
+fn location(at: u64) -> Location {
+    Location { container: Container::Pack(1), offset: at, stored_bytes: 10, size_bytes: 20, encoding: Encoding::Zstd }
+}
+
+impl Fixture {
+    fn commit(&self, number: u64, parent: Option<ObjectId>, name: Option<&str>, links: &[ExternalLink]) -> Result<ObjectId, HistoryError> {
+        let root = ObjectId::of(&number.to_le_bytes());
+        let commit = Commit {
+            parent,
+            root,
+            time: Timestamp { secs: number as i64, nanos: 0 },
+            message: format!("number {number}"),
+            metadata: "{}".into(),
+            links: links.to_vec(),
+            branch: "main".into(),
+            author: Author::default(),
+            kind: CommitKind::Manual,
+        };
+        let memento =
+            Memento { path: b"file".to_vec(), change: "modified", from_path: None, object: Some(root), size_bytes: Some(1), mode: Some(0o100_644) };
+        let objects: Vec<NewObject> = (0u8..3)
+            .map(|at| (ObjectId::of(&[&number.to_le_bytes()[..], &[at]].concat()), ObjectKind::Blob, location(number * 100 + u64::from(at))))
+            .collect();
+        let id = commit.id();
+        let new = NewCommit {
+            id,
+            commit: &commit,
+            name,
+            mementos: &[memento],
+            bytes_changed: 1,
+            objects: &objects,
+            branch_id: self.branch.id,
+            state: state(Some(id), root),
+            before_root: ObjectId::of(b"empty"),
+        };
+        self.history.record_commit(&new).map(|()| id)
+    }
+
+    fn counts(&self) -> Vec<i64> {
+        let connection = Connection::open(&self.path).unwrap();
+        let tables = ["file_commits", "file_mementos", "checkpoint_file_links", "operations", "outbox", "file_blobs"];
+        let count = |table: &&str| connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap();
+        tables.iter().map(count).collect()
+    }
+}
+
+fn link(id: &str) -> ExternalLink {
+    ExternalLink { system: "langgraph".into(), external_id: id.into() }
+}
+
+#[test]
+fn every_form_of_reference_finds_its_checkpoint() {
+    let fixture = fixture();
+    let first = fixture.commit(1, None, Some("start"), &[link("t/1")]).unwrap();
+    let second = fixture.commit(2, Some(first), None, &[]).unwrap();
+    let resolve = |reference: &str| fixture.history.resolve(reference, "main");
+    assert_eq!(resolve("@").unwrap(), second);
+    assert_eq!(resolve("@~1").unwrap(), first);
+    assert_eq!(resolve("start").unwrap(), first);
+    assert_eq!(resolve(&first.to_hex()[..8]).unwrap(), first);
+    assert_eq!(resolve("branch/main").unwrap(), second);
+    assert_eq!(resolve("langgraph:t/1").unwrap(), first);
+    for bad in ["@~2", "nothing", "ab", "branch/none", "langgraph:t/2", "@x", ""] {
+        assert!(matches!(resolve(bad), Err(HistoryError::NotFound { .. })), "{bad}");
+    }
+}
+
+#[test]
+fn an_ambiguous_prefix_is_said_to_be_one() {
+    let fixture = fixture();
+    let mut parent = None;
+    let mut seen = std::collections::HashMap::new();
+    for number in 0..2000 {
+        let id = fixture.commit(number, parent, None, &[]).unwrap();
+        parent = Some(id);
+        if seen.insert(id.to_hex()[..4].to_owned(), id).is_some() {
+            let ambiguous = fixture.history.resolve(&id.to_hex()[..4], "main");
+            assert!(matches!(ambiguous, Err(HistoryError::Ambiguous { .. })));
+            return;
+        }
+    }
+    panic!("no two ids with the same four digits among 2000");
+}
+
+#[test]
+fn a_refused_commit_leaves_nothing_behind() {
+    let fixture = fixture();
+    let first = fixture.commit(1, None, Some("taken"), &[]).unwrap();
+    let before = fixture.counts();
+    assert!(matches!(fixture.commit(2, Some(first), Some("taken"), &[link("x")]), Err(HistoryError::NameTaken { .. })));
+    assert!(matches!(fixture.commit(3, Some(first), Some("abcd"), &[]), Err(HistoryError::BadName { .. })));
+    assert_eq!(fixture.counts(), before);
+    assert_eq!(fixture.history.branch("main").unwrap().head, Some(first));
+}
+
+#[test]
+fn each_fact_leaves_one_event_in_order() {
+    let fixture = fixture();
+    let first = fixture.commit(1, None, None, &[]).unwrap();
+    let second = fixture.commit(2, Some(first), None, &[]).unwrap();
+    let author = Author::default();
+    fixture.history.attach(&second, Some("named"), &[link("a")], &author, Timestamp::now()).unwrap();
+    fixture.history.attach(&second, Some("named"), &[link("a")], &author, Timestamp::now()).unwrap(); // Nothing new.
+    fixture.history.delete_checkpoint(&first, &author).unwrap();
+    let events = fixture.history.events_since(0, 100).unwrap();
+    let types: Vec<_> = events.iter().map(|event| event.event_type.as_str()).collect();
+    assert_eq!(types, ["checkpoint.created", "checkpoint.created", "checkpoint.attached", "checkpoint.deleted"]);
+    assert_eq!(fixture.history.resolve("@~1", "main").err().map(|err| err.to_string()).is_some(), true);
+    assert!(matches!(fixture.history.delete_checkpoint(&second, &author), Err(HistoryError::InUse { .. })));
+}
+
+#[test]
+fn an_external_id_names_the_checkpoint_it_was_tied_to_last() {
+    let fixture = fixture();
+    let first = fixture.commit(1, None, None, &[link("a")]).unwrap();
+    let second = fixture.commit(2, Some(first), None, &[link("a"), link("b/c")]).unwrap();
+    assert_eq!(fixture.history.link("langgraph", "a").unwrap(), Some(second));
+    assert_eq!(fixture.history.links_of(&first).unwrap(), []);
+    assert_eq!(fixture.history.links_in("langgraph").unwrap().len(), 2);
+}
+
+#[test]
+fn a_newer_database_is_refused_by_name() {
+    let fixture = fixture();
+    Connection::open(&fixture.path).unwrap().pragma_update(None, "user_version", 7).unwrap();
+    assert!(matches!(History::open(&fixture.path), Err(HistoryError::Newer { found: 7, .. })));
+}
+
+#[test]
+fn the_database_grows_by_little_for_each_checkpoint() {
+    const COMMITS: u64 = 1000;
+    const BYTES_EACH_MAX: u64 = 3000;
+    let fixture = fixture();
+    let mut parent = None;
+    for number in 0..COMMITS {
+        parent = Some(fixture.commit(number, parent, None, &[]).unwrap());
+    }
+    fixture.history.shrink().unwrap();
+    let each = std::fs::metadata(&fixture.path).unwrap().len() / COMMITS;
+    assert!(each < BYTES_EACH_MAX, "{each} bytes a commit");
+}

@@ -1,0 +1,209 @@
+//! Commits, seals and movements: bytes made durable, then one transaction that names them.
+
+use super::{Repository, RepositoryError};
+use crate::history::{BranchRow, BranchState, CommitRow, Memento, Move, MovedFrom, NewCommit};
+use crate::object::{Author, Commit, Entry, ExternalLink, Node, ObjectId, ObjectKind, Root, Timestamp};
+use crate::tree::{self, ChangeKind, NodeSink, NodeSource, PathChange};
+use serde_json::Value;
+
+/// The branch that every store has.
+pub const MAIN_BRANCH: &str = "main";
+/// Identities taken at a time: what a mount does not use is lost, and there are 2^46.
+const IDENTITIES_TAKEN: u64 = 1 << 20;
+/// Number of a branch's first journal segment.
+const FIRST_SEGMENT: u64 = 1;
+
+/// A restore, an undo or an import.
+pub struct Movement<'a> {
+    /// The branch that moves.
+    pub branch_id: i64,
+    /// Its name.
+    pub branch: &'a str,
+    /// What moves it.
+    pub operation: &'static str,
+    /// Its newest checkpoint and state before.
+    pub before: (Option<ObjectId>, ObjectId),
+    /// Where it goes.
+    pub after: BranchState,
+    /// Who asked.
+    pub author: &'a Author,
+    /// More about it.
+    pub detail: &'a Value,
+}
+
+/// A commit that is to be recorded.
+pub struct CommitRequest<'a> {
+    /// The branch that moves.
+    pub branch_id: i64,
+    /// The record.
+    pub commit: &'a Commit,
+    /// Its name.
+    pub name: Option<&'a str>,
+    /// What it changed.
+    pub changes: &'a [PathChange],
+    /// The sealed state before.
+    pub before_root: ObjectId,
+    /// The first journal segment to replay over the commit.
+    pub journal_seq: u64,
+}
+
+impl Repository {
+    /// Makes the branch `main` with an empty top directory owned by this process's user.
+    pub(super) fn init_main(&self) -> Result<(), RepositoryError> {
+        let now = Timestamp::now();
+        let directory = Entry {
+            identity: 1,
+            mode: 0o755,
+            uid: crate::sys::effective_uid(),
+            gid: crate::sys::effective_gid(),
+            nlink: 2,
+            mtime: now,
+            ctime: now,
+            atime: now,
+            xattrs: None,
+            node: Node::Directory { tree: None, has_links: false },
+        };
+        let live_root = self.put_root(&Root { directory, links: None })?;
+        let state = BranchState { head: None, live_root, journal_seq: FIRST_SEGMENT };
+        let objects = self.sync_pending()?;
+        self.history.create_branch(MAIN_BRANCH, &state, &objects, now)?;
+        self.forget_pending(&objects);
+        Ok(())
+    }
+
+    /// Finds a branch.
+    pub fn branch(&self, name: &str) -> Result<BranchRow, RepositoryError> {
+        Ok(self.history.branch(name)?)
+    }
+
+    /// Finds a checkpoint by its full id.
+    pub fn commit(&self, id: &ObjectId) -> Result<CommitRow, RepositoryError> {
+        Ok(self.history.commit(id)?)
+    }
+
+    /// Takes a range of identities for new files and returns its bounds.
+    pub fn take_identities(&self) -> Result<std::ops::Range<u64>, RepositoryError> {
+        let first = self.history.take_identities(IDENTITIES_TAKEN)?;
+        Ok(first..first + IDENTITIES_TAKEN)
+    }
+
+    /// Checks a name and links before work is done for them.
+    pub fn check_labels(&self, name: Option<&str>, links: &[ExternalLink]) -> Result<(), RepositoryError> {
+        Ok(self.history.check_new_labels(name, links)?)
+    }
+
+    /// Compares two states; without an old one, with an empty tree.
+    pub fn changes_between(&self, old: Option<&ObjectId>, new: &ObjectId) -> Result<Vec<PathChange>, RepositoryError> {
+        if old == Some(new) {
+            return Ok(Vec::new());
+        }
+        let new = self.root(new)?;
+        let old = match old {
+            Some(old) => self.root(old)?,
+            None => {
+                let mut directory = new.directory.clone();
+                directory.node = Node::Directory { tree: None, has_links: false };
+                Root { directory, links: None }
+            }
+        };
+        Ok(tree::report(self, &old, &new)?)
+    }
+
+    /// Records a commit: when this returns it is durable, complete, and names everything it holds.
+    pub fn record_commit(&self, request: &CommitRequest<'_>) -> Result<ObjectId, RepositoryError> {
+        let commit = request.commit;
+        let id = self.put(ObjectKind::Commit, &commit.encode())?;
+        self.note_root(commit.root);
+        let mementos: Vec<Memento> = request.changes.iter().map(memento_of).collect();
+        let bytes_changed = request.changes.iter().filter_map(|change| change.new.as_ref()).map(Entry::size_bytes).sum();
+        let objects = self.sync_pending()?;
+        self.history.record_commit(&NewCommit {
+            id,
+            commit,
+            name: request.name,
+            mementos: &mementos,
+            bytes_changed,
+            objects: &objects,
+            branch_id: request.branch_id,
+            state: BranchState { head: Some(id), live_root: commit.root, journal_seq: request.journal_seq },
+            before_root: request.before_root,
+        })?;
+        self.forget_pending(&objects);
+        Ok(id)
+    }
+
+    /// Records a seal without a commit.
+    pub fn record_seal(&self, branch_id: i64, state: &BranchState) -> Result<(), RepositoryError> {
+        self.note_root(state.live_root);
+        let objects = self.sync_pending()?;
+        self.history.record_seal(branch_id, state, &objects, Timestamp::now())?;
+        self.forget_pending(&objects);
+        Ok(())
+    }
+
+    /// Records a movement of a branch.
+    pub fn record_movement(&self, movement: &Movement<'_>) -> Result<(), RepositoryError> {
+        self.note_root(movement.after.live_root);
+        let objects = self.sync_pending()?;
+        self.history.record_move(&Move {
+            operation: movement.operation,
+            branch_id: movement.branch_id,
+            branch: movement.branch,
+            before: movement.before,
+            after: movement.after,
+            author: movement.author,
+            detail: movement.detail,
+            objects: &objects,
+        })?;
+        self.forget_pending(&objects);
+        Ok(())
+    }
+
+    /// Says where a branch stood before its last movement.
+    pub fn last_movement(&self, branch: &str) -> Result<Option<MovedFrom>, RepositoryError> {
+        Ok(self.history.last_movement(branch)?)
+    }
+
+    /// Returns the room where the store is.
+    pub fn space(&self) -> Result<crate::sys::Space, RepositoryError> {
+        Ok(self.dir.space()?)
+    }
+
+    /// Returns counters and sizes by name.
+    pub fn stats(&self) -> Result<Value, RepositoryError> {
+        let mut stats = serde_json::Map::new();
+        for (name, count) in self.history.counters()? {
+            stats.insert(name.to_owned(), count.into());
+        }
+        let (objects, bytes, stored) = self.history.object_totals()?;
+        stats.insert("objects".into(), objects.into());
+        stats.insert("objects_bytes".into(), bytes.into());
+        stats.insert("objects_stored_bytes".into(), stored.into());
+        let containers = self.packs.containers()?;
+        let on_disk: u64 = containers.iter().map(|container| container.size_bytes).sum();
+        stats.insert("packs_and_large_objects".into(), containers.len().into());
+        stats.insert("packs_and_large_objects_bytes".into(), on_disk.into());
+        stats.insert("pending_objects".into(), self.pending_count().into());
+        Ok(stats.into())
+    }
+}
+
+fn memento_of(change: &PathChange) -> Memento {
+    let object = change.new.as_ref().and_then(|entry| match &entry.node {
+        Node::File { content, .. } => content.object(),
+        Node::Directory { tree, .. } => *tree,
+        _ => None,
+    });
+    let from_path = match &change.kind {
+        ChangeKind::Renamed { from } => Some(from.clone()),
+        _ => None,
+    };
+    Memento {
+        path: change.path.clone(),
+        change: change.kind.as_str(),
+        from_path,
+        object,
+        size_bytes: change.new.as_ref().map(Entry::size_bytes),
+        mode: change.new.as_ref().or(change.old.as_ref()).map(Entry::st_mode),
+    }
+}

@@ -1,0 +1,105 @@
+//! The bytes of sealed files: one blob, or the pieces of a manifest, each verified before it is handed out.
+
+use super::{Repository, RepositoryError};
+use crate::object::{Content, Manifest, ObjectId};
+use crate::store::StoreError;
+use quick_cache::sync::Cache;
+use quick_cache::{UnitWeighter, Weighter};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Weighs a cached blob by its bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ByBytes;
+
+impl Weighter<ObjectId, Arc<Vec<u8>>> for ByBytes {
+    fn weight(&self, key: &ObjectId, value: &Arc<Vec<u8>>) -> u64 {
+        UnitWeighter.weight(key, value) + value.len() as u64
+    }
+}
+
+/// Makes a cache of blobs bounded by their bytes.
+pub fn blob_cache(bytes_max: u64) -> Cache<ObjectId, Arc<Vec<u8>>, ByBytes> {
+    const BLOB_BYTES_TYPICAL: u64 = 16 << 10;
+    Cache::with_weighter((bytes_max / BLOB_BYTES_TYPICAL) as usize, bytes_max, ByBytes)
+}
+
+impl Repository {
+    /// Reads a range of a file's content; what lies beyond the end is left out.
+    pub fn read_content(&self, content: &Content, range: Range<u64>) -> Result<Vec<u8>, RepositoryError> {
+        match content {
+            Content::Empty => Ok(Vec::new()),
+            Content::Blob(id) => {
+                let blob = self.blob(id)?;
+                let end = (range.end.min(blob.len() as u64)) as usize;
+                let start = (range.start.min(end as u64)) as usize;
+                Ok(blob[start..end].to_vec())
+            }
+            Content::Manifest(id) => self.read_pieces(&*self.manifest(id)?, range),
+        }
+    }
+
+    fn read_pieces(&self, manifest: &Manifest, range: Range<u64>) -> Result<Vec<u8>, RepositoryError> {
+        let mut bytes = Vec::with_capacity((range.end - range.start) as usize);
+        let mut start = 0;
+        for extent in &manifest.extents {
+            let end = start + extent.len;
+            if end > range.start && start < range.end {
+                let from = (range.start.max(start) - start) as usize;
+                let to = (range.end.min(end) - start) as usize;
+                match &extent.blob {
+                    None => bytes.resize(bytes.len() + (to - from), 0),
+                    Some(id) => {
+                        let blob = self.blob(id)?;
+                        let piece = blob.get(from..to).ok_or_else(|| self.short(id))?;
+                        bytes.extend_from_slice(piece);
+                    }
+                }
+            }
+            if start >= range.end {
+                break;
+            }
+            start = end;
+        }
+        Ok(bytes)
+    }
+
+    fn short(&self, id: &ObjectId) -> RepositoryError {
+        RepositoryError::Store(StoreError::damaged(*id, "is shorter than its file's manifest says"))
+    }
+
+    fn blob(&self, id: &ObjectId) -> Result<Arc<Vec<u8>>, RepositoryError> {
+        if let Some(blob) = self.blobs.get(id) {
+            return Ok(blob);
+        }
+        let blob = Arc::new(self.read_object(id)?);
+        self.blobs.insert(*id, blob.clone());
+        Ok(blob)
+    }
+
+    /// Reads a manifest.
+    pub fn manifest(&self, id: &ObjectId) -> Result<Arc<Manifest>, RepositoryError> {
+        if let Some(manifest) = self.manifests.get(id) {
+            return Ok(manifest);
+        }
+        let bytes = self.read_object(id)?;
+        let manifest = Manifest::decode(&bytes).map_err(|err| RepositoryError::Decode { id: *id, source: err })?;
+        let manifest = Arc::new(manifest);
+        self.manifests.insert(*id, manifest.clone());
+        Ok(manifest)
+    }
+
+    /// Returns the holes of a file's content.
+    pub fn holes_of(&self, content: &Content) -> Result<Vec<Range<u64>>, RepositoryError> {
+        let Content::Manifest(id) = content else { return Ok(Vec::new()) };
+        let mut holes = Vec::new();
+        let mut start = 0;
+        for extent in &self.manifest(id)?.extents {
+            if extent.blob.is_none() {
+                holes.push(start..start + extent.len);
+            }
+            start += extent.len;
+        }
+        Ok(holes)
+    }
+}

@@ -1,0 +1,304 @@
+//! Reclaims what nothing names: checkpoints by rule, objects no state reaches, packs with little left in them.
+//!
+//! Objects are marked from every kept state, from what live trees and open files use, and from what this process stored
+//! or was asked for since the run began. Whatever a crash interrupts leaves objects that are still named, or bytes that
+//! nothing names; never a name without bytes.
+
+use super::{Repository, RepositoryError};
+use crate::history::{KeepRules, removable};
+use crate::object::{Author, Container, Content, Location, ObjectId, ObjectKind, Timestamp};
+use crate::tree::{self, NodeSource, Reached};
+use serde_json::{Value, json};
+use std::collections::{HashMap, HashSet};
+use std::sync::TryLockError;
+use std::time::{Duration, SystemTime};
+
+/// What is younger than this stays, unless the run says otherwise.
+const GRACE_SECS: u64 = 600;
+/// A file of objects with more than this share of dead bytes is rewritten, in percent.
+const DEAD_PERCENT_MAX: u64 = 25;
+/// Objects named by one transaction while a file is rewritten.
+const MOVED_AT_ONCE: usize = 1000;
+
+/// How to collect.
+#[derive(Clone, Debug, Default)]
+pub struct GcRules {
+    /// Only says what would go.
+    pub dry_run: bool,
+    /// Leaves what is younger.
+    pub grace_secs: Option<u64>,
+    /// Keeps this many of the newest checkpoints.
+    pub keep_last: Option<u32>,
+    /// Keeps the newest of each of this many hours.
+    pub keep_hourly: Option<u32>,
+    /// Keeps the newest of each of this many days.
+    pub keep_daily: Option<u32>,
+    /// Keeps the newest of each of this many weeks.
+    pub keep_weekly: Option<u32>,
+}
+
+/// What live trees and open files use.
+#[derive(Debug, Default)]
+pub struct InUse {
+    /// Contents of files that are loaded.
+    pub contents: Vec<Content>,
+}
+
+struct Run {
+    cutoff: Timestamp,
+    cutoff_system: SystemTime,
+    dry_run: bool,
+    reached: HashSet<ObjectId>,
+}
+
+impl Repository {
+    /// Collects. One run at a time; file operations go on meanwhile.
+    pub fn collect(&self, rules: &GcRules, author: &Author, in_use: &dyn Fn() -> InUse) -> Result<Value, RepositoryError> {
+        let _alone = match self.collecting.try_lock() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Err(RepositoryError::Busy("another run of gc is going on".into())),
+        };
+        let grace = Duration::from_secs(rules.grace_secs.unwrap_or(GRACE_SECS));
+        let cutoff_system = SystemTime::now().checked_sub(grace).unwrap_or(SystemTime::UNIX_EPOCH);
+        let mut run = Run {
+            cutoff: Timestamp::from(cutoff_system),
+            cutoff_system,
+            dry_run: rules.dry_run,
+            reached: HashSet::new(),
+        };
+        self.watch_use(true);
+        let report = self.collect_watched(rules, author, in_use, &mut run);
+        self.watch_use(false);
+        report
+    }
+
+    fn collect_watched(
+        &self,
+        rules: &GcRules,
+        author: &Author,
+        in_use: &dyn Fn() -> InUse,
+        run: &mut Run,
+    ) -> Result<Value, RepositoryError> {
+        let removed = self.remove_by_rule(rules, author, run)?;
+        self.mark_kept(run, &removed, in_use)?;
+        let (objects, object_bytes) = self.sweep(run)?;
+        let before = self.bytes_on_disk()?;
+        let rewritten = if run.dry_run { 0 } else { self.compact(run)? };
+        if !run.dry_run {
+            self.history.shrink()?;
+        }
+        let freed = before.saturating_sub(self.bytes_on_disk()?);
+        let removed: Vec<String> = removed.iter().map(ObjectId::to_hex).collect();
+        let report = json!({
+            "dry_run": run.dry_run,
+            "checkpoints_removed": removed,
+            "objects_reached": run.reached.len(),
+            "objects_removed": objects,
+            "objects_removed_bytes": object_bytes,
+            "files_rewritten": rewritten,
+            "freed_bytes": freed,
+        });
+        if !run.dry_run {
+            self.history.record_gc(&report, author)?;
+        }
+        Ok(report)
+    }
+
+    fn bytes_on_disk(&self) -> Result<u64, RepositoryError> {
+        Ok(self.packs.containers()?.iter().map(|container| container.size_bytes).sum())
+    }
+
+    /// Deletes the checkpoints that the rules do not keep. Named, linked and current ones are always kept.
+    fn remove_by_rule(&self, rules: &GcRules, author: &Author, run: &Run) -> Result<Vec<ObjectId>, RepositoryError> {
+        let keep =
+            KeepRules { last: rules.keep_last, hourly: rules.keep_hourly, daily: rules.keep_daily, weekly: rules.keep_weekly };
+        if keep == KeepRules::default() {
+            return Ok(Vec::new());
+        }
+        let heads: HashSet<ObjectId> = self.history.branches()?.into_iter().filter_map(|branch| branch.head).collect();
+        let mut candidates = Vec::new();
+        let mut pinned = HashSet::new();
+        for row in self.history.checkpoints()? {
+            if row.name.is_some() || heads.contains(&row.id) || !self.history.links_of(&row.id)?.is_empty() {
+                pinned.insert(row.id);
+            }
+            candidates.push((row.id, row.time));
+        }
+        let removed: Vec<ObjectId> =
+            removable(&candidates, &keep).into_iter().filter(|id| !pinned.contains(id)).collect();
+        if !run.dry_run {
+            for id in &removed {
+                self.history.delete_checkpoint(id, author)?;
+            }
+        }
+        Ok(removed)
+    }
+
+    fn mark_kept(&self, run: &mut Run, removed: &[ObjectId], in_use: &dyn Fn() -> InUse) -> Result<(), RepositoryError> {
+        let mut roots = self.history.kept_roots(run.cutoff)?;
+        if run.dry_run {
+            let gone: HashSet<ObjectId> =
+                removed.iter().map(|id| self.commit(id).map(|row| row.root_tree)).collect::<Result<_, _>>()?;
+            roots.retain(|root| !gone.contains(root));
+        }
+        for root in roots {
+            self.mark_root(run, &root)?;
+        }
+        run.reached.extend(self.history.commit_ids()?);
+        for content in in_use().contents {
+            self.mark_content(run, &content)?;
+        }
+        Ok(())
+    }
+
+    fn mark_root(&self, run: &mut Run, id: &ObjectId) -> Result<(), RepositoryError> {
+        if !run.reached.insert(*id) {
+            return Ok(());
+        }
+        let root = self.root(id)?;
+        let mut manifests = Vec::new();
+        let reached = &mut run.reached;
+        tree::reach(self, &root, &mut |id, kind| {
+            let fresh = reached.insert(*id);
+            if fresh && kind == Reached::Manifest {
+                manifests.push(*id);
+            }
+            fresh
+        })?;
+        manifests.iter().try_for_each(|manifest| self.mark_pieces(run, manifest))
+    }
+
+    fn mark_pieces(&self, run: &mut Run, manifest: &ObjectId) -> Result<(), RepositoryError> {
+        run.reached.extend(self.manifest(manifest)?.extents.iter().filter_map(|extent| extent.blob));
+        Ok(())
+    }
+
+    fn mark_content(&self, run: &mut Run, content: &Content) -> Result<(), RepositoryError> {
+        match content {
+            Content::Empty => Ok(()),
+            Content::Blob(id) => {
+                run.reached.insert(*id);
+                Ok(())
+            }
+            Content::Manifest(id) => {
+                run.reached.insert(*id);
+                self.mark_pieces(run, id)
+            }
+        }
+    }
+
+    /// Takes unreachable objects that are old enough out of the index. Returns their number and stored length.
+    fn sweep(&self, run: &mut Run) -> Result<(u64, u64), RepositoryError> {
+        let mut dead: Vec<(ObjectId, u64)> = Vec::new();
+        self.history.each_object(|id, _, location, added| {
+            if !run.reached.contains(&id) && added <= run.cutoff {
+                dead.push((id, location.stored_bytes));
+            }
+        })?;
+        if run.dry_run {
+            return Ok((dead.len() as u64, dead.iter().map(|(_, bytes)| bytes).sum()));
+        }
+        for root in self.roots_noted() {
+            self.mark_root(run, &root)?; // A checkpoint or restore of this very moment.
+        }
+        dead.retain(|(id, _)| !run.reached.contains(id));
+        self.remove_unless_used(&mut dead)?;
+        Ok((dead.len() as u64, dead.iter().map(|(_, bytes)| bytes).sum()))
+    }
+
+    /// Rewrites files of objects with much dead in them, and removes those with nothing left.
+    fn compact(&self, run: &Run) -> Result<u64, RepositoryError> {
+        let usage = self.history.usage()?;
+        let pending = self.pending_containers();
+        let is_wasteful = |container: &crate::store::ContainerInfo| {
+            let live = usage.get(&container.container).map_or(0, |used| used.stored_bytes);
+            let dead = container.size_bytes.saturating_sub(live);
+            container.modified <= run.cutoff_system && dead * 100 > container.size_bytes * DEAD_PERCENT_MAX
+        };
+        let containers = self.packs.containers()?;
+        if containers.iter().any(|container| container.appending && is_wasteful(container)) {
+            self.packs.rotate();
+        }
+        let mut rewritten = 0;
+        for container in containers.iter().filter(|container| is_wasteful(container)) {
+            if pending.contains(&container.container) || self.pending_containers().contains(&container.container) {
+                continue; // Something in it waits for its transaction.
+            }
+            self.rewrite(container.container)?;
+            rewritten += 1;
+        }
+        Ok(rewritten)
+    }
+
+    fn rewrite(&self, container: Container) -> Result<(), RepositoryError> {
+        let mut live: Vec<(ObjectId, ObjectKind, Location)> = Vec::new();
+        self.history.each_object(|id, kind, location, _| {
+            if location.container == container {
+                live.push((id, kind, location));
+            }
+        })?;
+        live.sort_unstable_by_key(|(_, _, location)| location.offset);
+        for batch in live.chunks(MOVED_AT_ONCE) {
+            let mut moved = Vec::with_capacity(batch.len());
+            for (id, kind, old) in batch {
+                let bytes = self.packs.read(id, old)?;
+                moved.push((*id, *old, self.packs.append(*kind, id, &bytes)?));
+            }
+            self.packs.sync()?; // The copies are durable before they are named.
+            self.history.relocate(&moved)?;
+        }
+        if self.history.usage()?.contains_key(&container) {
+            return Ok(()); // Something was named in it meanwhile.
+        }
+        Ok(self.packs.remove(container)?)
+    }
+}
+
+/// What is in use while a run of gc goes on.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    running: bool,
+    /// Objects that were stored or found stored since the run began.
+    touched: HashSet<ObjectId>,
+    /// States that were named since the run began.
+    roots: HashMap<ObjectId, ()>,
+}
+
+impl Repository {
+    fn watch(&self) -> std::sync::MutexGuard<'_, Watch> {
+        self.watch.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn watch_use(&self, running: bool) {
+        *self.watch() = Watch { running, ..Watch::default() };
+    }
+
+    /// Notes that somebody counts on an object, before it is looked up.
+    pub(super) fn note_use(&self, id: &ObjectId) {
+        let mut watch = self.watch();
+        if watch.running {
+            watch.touched.insert(*id);
+        }
+    }
+
+    /// Notes that a state is about to be named.
+    pub(super) fn note_root(&self, id: ObjectId) {
+        let mut watch = self.watch();
+        if watch.running {
+            watch.roots.insert(id, ());
+        }
+    }
+
+    fn roots_noted(&self) -> Vec<ObjectId> {
+        self.watch().roots.keys().copied().collect()
+    }
+
+    /// Removes the objects that nobody counted on since the run began. Who asks for one later finds it gone and stores it anew.
+    fn remove_unless_used(&self, dead: &mut Vec<(ObjectId, u64)>) -> Result<(), RepositoryError> {
+        let watch = self.watch(); // Held over the transaction: a `put` waits, and then sees what is left.
+        dead.retain(|(id, _)| !watch.touched.contains(id));
+        let ids: Vec<ObjectId> = dead.iter().map(|(id, _)| *id).collect();
+        Ok(self.history.remove_objects(&ids)?)
+    }
+}

@@ -1,0 +1,119 @@
+//! A store and a history on disk under one lock: objects by id, contents of files, commits.
+//!
+//! The order that makes it safe lives here: bytes durable first, then the transaction that names them, then the reply.
+//! Objects stored since the last transaction are *pending*: known to this process, named by nothing on disk yet.
+
+mod commits;
+mod content;
+mod error;
+mod gc;
+mod objects;
+mod put_content;
+
+pub use commits::{CommitRequest, MAIN_BRANCH, Movement};
+pub use error::RepositoryError;
+pub use gc::{GcRules, InUse};
+
+use crate::history::History;
+use crate::object::{Manifest, ObjectId, ObjectKind, TreeNode};
+use crate::store::{PackStore, StoreDir, StoreLock};
+use quick_cache::sync::Cache;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+pub use put_content::{ByteSource, Run};
+
+/// Decoded tree nodes kept in memory.
+const NODES_CACHED: usize = 16 << 10;
+/// Verified blobs kept in memory, so that a large file read in small steps is verified once a piece.
+const BLOBS_CACHED_BYTES: u64 = 32 << 20;
+/// Decoded manifests kept in memory.
+const MANIFESTS_CACHED: usize = 64;
+
+/// A store opened by one process.
+pub struct Repository {
+    dir: Arc<StoreDir>,
+    packs: PackStore,
+    history: History,
+    pending: Mutex<objects::Pending>,
+    nodes: Cache<ObjectId, Arc<TreeNode>>,
+    manifests: Cache<ObjectId, Arc<Manifest>>,
+    blobs: Cache<ObjectId, Arc<Vec<u8>>, content::ByBytes>,
+    /// Held by the one run of gc.
+    collecting: Mutex<()>,
+    watch: Mutex<gc::Watch>,
+    _lock: StoreLock,
+}
+
+impl std::fmt::Debug for Repository {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Repository").field("path", &self.dir.path()).finish_non_exhaustive()
+    }
+}
+
+impl Repository {
+    /// Makes a store at `path`, which must be absent or an empty directory, and opens it.
+    pub fn create(path: &Path) -> Result<Arc<Self>, RepositoryError> {
+        let dir = StoreDir::create(path)?;
+        let lock = dir.lock()?;
+        let history = History::create(&dir.path().join("store.db"))?;
+        let repository = Self::assemble(dir, lock, history)?;
+        repository.init_main()?;
+        Ok(repository)
+    }
+
+    /// Opens the store at `path`. One process at a time.
+    pub fn open(path: &Path) -> Result<Arc<Self>, RepositoryError> {
+        let dir = StoreDir::open(path)?;
+        let lock = dir.lock()?;
+        let history = History::open(&dir.path().join("store.db"))?;
+        Self::assemble(dir, lock, history)
+    }
+
+    fn assemble(dir: StoreDir, lock: StoreLock, history: History) -> Result<Arc<Self>, RepositoryError> {
+        let dir = Arc::new(dir);
+        Ok(Arc::new(Self {
+            packs: PackStore::open(dir.clone())?,
+            dir,
+            history,
+            pending: Mutex::default(),
+            nodes: Cache::new(NODES_CACHED),
+            manifests: Cache::new(MANIFESTS_CACHED),
+            blobs: content::blob_cache(BLOBS_CACHED_BYTES),
+            collecting: Mutex::default(),
+            watch: Mutex::default(),
+            _lock: lock,
+        }))
+    }
+
+    /// Returns the record of what happened.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Returns the packs and large objects.
+    pub fn packs(&self) -> &PackStore {
+        &self.packs
+    }
+
+    /// Returns the store's directory.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Returns the store's directory, opened.
+    pub fn dir(&self) -> &StoreDir {
+        &self.dir
+    }
+
+    /// Stores an object unless it is stored already, and returns its id. Durable with the next transaction that records it.
+    pub fn put(&self, kind: ObjectKind, bytes: &[u8]) -> Result<ObjectId, RepositoryError> {
+        let id = ObjectId::of(bytes);
+        self.note_use(&id);
+        if !self.contains(&id)? {
+            let location = self.packs.append(kind, &id, bytes)?;
+            self.add_pending(id, kind, location);
+        }
+        Ok(id)
+    }
+}

@@ -1,0 +1,14 @@
+//! Keeps bytes, gives them back verified, lists and removes them.
+//!
+//! Small objects lie back to back in packs, so that one sync makes a thousand of them durable. Where an object lies is
+//! said by a [`crate::object::Location`], which callers keep; this module knows files and bytes only.
+
+pub mod chunk;
+mod dir;
+mod error;
+mod pack;
+mod packs;
+
+pub use dir::{StoreDir, StoreLock};
+pub use error::StoreError;
+pub use packs::{ContainerInfo, PackStore};

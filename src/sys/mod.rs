@@ -1,0 +1,10 @@
+//! System calls that std lacks, made safe and typed; the home of all unsafe code.
+#![allow(unsafe_code)]
+
+mod file;
+mod mount;
+mod process;
+
+pub use file::{data_ranges, lock_exclusive, punch_hole, space_at, Space};
+pub use mount::{detach, free_dead_mount, is_mounted, mount_points_of};
+pub use process::{effective_gid, effective_uid, let_go_of_standard_streams, raise_open_files_limit, set_umask};

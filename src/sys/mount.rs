@@ -1,0 +1,95 @@
+//! Mount points: what is mounted where, and how to get rid of it.
+
+use std::ffi::CString;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A line of /proc/self/mountinfo (proc(5)).
+struct MountLine {
+    point: PathBuf,
+    kind: String,
+    source: PathBuf,
+}
+
+fn mounts() -> io::Result<Vec<MountLine>> {
+    Ok(std::fs::read("/proc/self/mountinfo")?.split(|byte| *byte == b'\n').filter_map(parse_line).collect())
+}
+
+fn parse_line(line: &[u8]) -> Option<MountLine> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let point = fields.nth(4)?;
+    let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
+    let kind = String::from_utf8_lossy(rest.next()?).into_owned();
+    let source = unescaped(rest.next()?);
+    Some(MountLine { point: unescaped(point), kind, source })
+}
+
+/// Undoes the octal escapes of spaces, tabs, newlines and backslashes.
+fn unescaped(field: &[u8]) -> PathBuf {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, tail)) = rest.split_first() {
+        let code = (*first == b'\\').then(|| tail.get(..3)).flatten();
+        let code = code.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        match code {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &tail[3..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    std::ffi::OsString::from_vec(bytes).into()
+}
+
+/// Says whether something is mounted exactly at `path`.
+pub fn is_mounted(path: &Path) -> io::Result<bool> {
+    Ok(mounts()?.iter().any(|mount| mount.point == path))
+}
+
+/// Returns where the store at `store` is mounted.
+pub fn mount_points_of(store: &Path) -> Vec<PathBuf> {
+    let of_store = |mount: &MountLine| mount.kind.starts_with("fuse") && mount.source == store;
+    mounts().unwrap_or_default().into_iter().filter(of_store).map(|mount| mount.point).collect()
+}
+
+/// Detaches what is mounted at `path`, even if it is in use or its daemon is dead. Best effort.
+pub fn detach(path: &Path) {
+    let Ok(text) = CString::new(path.as_os_str().as_bytes()) else { return };
+    // SAFETY: `text` is a NUL-terminated string for the duration of the call.
+    if unsafe { libc::umount2(text.as_ptr(), libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) } == 0 {
+        return;
+    }
+    let quiet = |mut command: Command| command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let mut helper = Command::new("fusermount3");
+    helper.arg("-uzq").arg(path);
+    let _ = quiet(helper);
+}
+
+/// Frees a mount point whose daemon died: looking at it then says ENOTCONN.
+pub fn free_dead_mount(path: &Path) -> bool {
+    let dead = std::fs::metadata(path).is_err_and(|err| err.raw_os_error() == Some(libc::ENOTCONN));
+    if dead {
+        detach(path);
+    }
+    dead
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_line_is_taken_apart() {
+        let line = b"36 35 98:0 / /mnt/a\\040b rw,noatime shared:1 - fuse.mementofs /srv/store rw";
+        let mount = parse_line(line).unwrap();
+        assert_eq!(mount.point, Path::new("/mnt/a b"));
+        assert_eq!((mount.kind.as_str(), mount.source.as_path()), ("fuse.mementofs", Path::new("/srv/store")));
+        assert!(parse_line(b"garbage").is_none());
+    }
+}

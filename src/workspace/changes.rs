@@ -1,0 +1,347 @@
+//! File operations that change the tree: checked against POSIX, journaled, applied.
+
+use super::error::WorkspaceError;
+use super::file::{BLOCK_BYTES, FileBody};
+use super::inode::{Attributes, Body, Ino, Inode, ROOT};
+use super::journal::Journal;
+use super::live::LiveTree;
+use super::operation::{AttributeChange, NewNode, Operation, RangeChange};
+use super::staging::StagingDir;
+use crate::object::{EntryKind, Name, Timestamp};
+use std::sync::Arc;
+
+/// Largest length of a file.
+pub const FILE_BYTES_MAX: u64 = i64::MAX as u64;
+/// Most names a file can have, as on ext4.
+const LINKS_MAX: u32 = 65_000;
+/// Most bytes of names and values of the extended attributes of one file.
+const XATTRS_BYTES_MAX: usize = 64 << 10;
+const SETGID: u32 = 0o2000;
+
+/// How rename(2) treats an existing target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RenameMode {
+    /// Replaces it.
+    Replace,
+    /// Refuses.
+    NoReplace,
+    /// Changes places with it.
+    Exchange,
+}
+
+/// What setxattr(2) expects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XattrMode {
+    /// Nothing.
+    Set,
+    /// That the attribute does not exist.
+    Create,
+    /// That it exists.
+    Replace,
+}
+
+/// The live tree with the journal that protects it: what the workspace's one lock covers.
+pub struct Live {
+    /// The tree.
+    pub tree: LiveTree,
+    /// Records of the changes since the last seal.
+    pub journal: Journal,
+    /// Where large new data goes.
+    pub staging: Arc<StagingDir>,
+    /// A change was journaled but could not be applied: nothing may change any more.
+    pub poisoned: bool,
+    /// Bytes of small dirty files taken into memory since the last cut.
+    pub dirty_bytes: u64,
+}
+
+impl Live {
+    /// Journals and applies `operation` unless all files it concerns lost their names: nobody could find those after a restart.
+    fn perform(&mut self, operation: &Operation, files: &[Ino]) -> Result<(), WorkspaceError> {
+        if self.poisoned {
+            return Err(WorkspaceError::ReadOnly);
+        }
+        let named = files.iter().all(|ino| self.tree.inode(*ino).is_ok_and(|inode| !inode.orphan));
+        if named {
+            for ino in files {
+                self.bind(*ino)?;
+            }
+            self.journal.append(operation).map_err(WorkspaceError::io("journal"))?;
+        }
+        let applied = self.tree.apply_to(files, operation, &self.staging);
+        if let (Err(err), true) = (&applied, named) {
+            tracing::error!(?err, "a journaled operation cannot be applied; the workspace becomes read-only");
+            self.poisoned = true;
+        }
+        applied
+    }
+
+    /// Makes sure that the current journal segment says where a file is, so that a replay can load it.
+    fn bind(&mut self, ino: Ino) -> Result<(), WorkspaceError> {
+        let segment = self.journal.segment();
+        let mut unbound = Vec::new();
+        let mut next = ino;
+        while next != ROOT {
+            let inode = self.tree.inode(next)?;
+            if inode.bound_in == segment {
+                break;
+            }
+            unbound.push(next);
+            match inode.places.first() {
+                Some(place) if !inode.linked => next = place.parent,
+                _ => break,
+            }
+        }
+        for ino in unbound.into_iter().rev() {
+            let record = self.binding(ino)?;
+            self.journal.append(&record).map_err(WorkspaceError::io("journal"))?;
+            self.tree.inode_mut(ino)?.bound_in = segment;
+        }
+        Ok(())
+    }
+
+    fn binding(&self, ino: Ino) -> Result<Operation, WorkspaceError> {
+        let inode = self.tree.inode(ino)?;
+        if inode.linked {
+            return Ok(Operation::BindLink { identity: inode.identity });
+        }
+        let place = inode.places.first().ok_or_else(|| WorkspaceError::NotFound(format!("name of file {ino}")))?;
+        let parent = self.tree.inode(place.parent)?.identity;
+        Ok(Operation::Bind { identity: inode.identity, parent, name: place.name.clone() })
+    }
+
+    fn identity(&self, ino: Ino) -> Result<u64, WorkspaceError> {
+        Ok(self.tree.inode(ino)?.identity)
+    }
+
+    /// Returns a directory that still has a name, ready to take entries.
+    fn open_directory(&self, ino: Ino) -> Result<&Inode, WorkspaceError> {
+        let inode = self.tree.inode(ino)?;
+        if inode.directory().is_none() {
+            return Err(WorkspaceError::NotDirectory);
+        }
+        if inode.orphan {
+            return Err(WorkspaceError::NotFound("the directory".into()));
+        }
+        Ok(inode)
+    }
+
+    /// Creates a file of any kind.
+    pub fn create(&mut self, parent: Ino, name: &Name, mut node: NewNode) -> Result<Ino, WorkspaceError> {
+        let directory = self.open_directory(parent)?;
+        if directory.mode & SETGID != 0 {
+            node.gid = directory.gid;
+            if node.kind == EntryKind::Directory {
+                node.mode |= SETGID;
+            }
+        }
+        if self.tree.child(parent, name)?.is_some() {
+            return Err(WorkspaceError::Exists(name.to_string()));
+        }
+        let identity = self.tree.take_identity()?;
+        let (parent_identity, time) = (self.identity(parent)?, Timestamp::now());
+        let operation = Operation::Create { parent: parent_identity, name: name.clone(), identity, node, time };
+        self.perform(&operation, &[parent])?;
+        let segment = self.journal.segment();
+        let ino = self.tree.number_of(identity);
+        self.tree.inode_mut(ino)?.bound_in = segment;
+        Ok(ino)
+    }
+
+    /// Gives a file a further name.
+    pub fn link(&mut self, ino: Ino, parent: Ino, name: &Name) -> Result<(), WorkspaceError> {
+        let inode = self.tree.inode(ino)?;
+        if inode.kind() == EntryKind::Directory {
+            return Err(WorkspaceError::NotPermitted);
+        }
+        if inode.orphan {
+            return Err(WorkspaceError::NotFound("the file".into()));
+        }
+        if inode.nlink >= LINKS_MAX {
+            return Err(WorkspaceError::TooManyLinks);
+        }
+        self.open_directory(parent)?;
+        if self.tree.child(parent, name)?.is_some() {
+            return Err(WorkspaceError::Exists(name.to_string()));
+        }
+        let (identity, parent_identity) = (self.identity(ino)?, self.identity(parent)?);
+        let operation =
+            Operation::Link { identity, parent: parent_identity, name: name.clone(), time: Timestamp::now() };
+        self.perform(&operation, &[ino, parent])
+    }
+
+    /// Removes a name: of a directory when `directory`, which must be empty, else of anything else.
+    pub fn remove(&mut self, parent: Ino, name: &Name, directory: bool) -> Result<(), WorkspaceError> {
+        let ino = self.existing(parent, name)?;
+        let is_directory = self.tree.inode(ino)?.kind() == EntryKind::Directory;
+        match (directory, is_directory) {
+            (true, false) => return Err(WorkspaceError::NotDirectory),
+            (false, true) => return Err(WorkspaceError::IsDirectory),
+            (true, true) if !self.tree.is_empty(ino)? => return Err(WorkspaceError::NotEmpty),
+            _ => {}
+        }
+        let operation = Operation::Remove { parent: self.identity(parent)?, name: name.clone(), time: Timestamp::now() };
+        self.perform(&operation, &[parent])
+    }
+
+    fn existing(&mut self, parent: Ino, name: &Name) -> Result<Ino, WorkspaceError> {
+        self.tree.child(parent, name)?.ok_or_else(|| WorkspaceError::NotFound(name.to_string()))
+    }
+
+    /// Moves a name.
+    pub fn rename(
+        &mut self,
+        parent: Ino,
+        name: &Name,
+        new_parent: Ino,
+        new_name: &Name,
+        mode: RenameMode,
+    ) -> Result<(), WorkspaceError> {
+        let ino = self.existing(parent, name)?;
+        self.open_directory(new_parent)?;
+        let target = self.tree.child(new_parent, new_name)?;
+        if self.tree.is_below(new_parent, ino) {
+            return Err(WorkspaceError::Invalid("a directory cannot move below itself".into()));
+        }
+        match (mode, target) {
+            (RenameMode::NoReplace, Some(_)) => return Err(WorkspaceError::Exists(new_name.to_string())),
+            (RenameMode::Exchange, None) => return Err(WorkspaceError::NotFound(new_name.to_string())),
+            (RenameMode::Exchange, Some(other)) if self.tree.is_below(parent, other) => {
+                return Err(WorkspaceError::Invalid("a directory cannot move below itself".into()));
+            }
+            (_, Some(other)) if other == ino => return Ok(()), // rename(2): two names of one file stay.
+            (RenameMode::Replace, Some(other)) => self.check_replace(ino, other)?,
+            _ => {}
+        }
+        let (from, to) = (self.identity(parent)?, self.identity(new_parent)?);
+        let (name, new_name, time) = (name.clone(), new_name.clone(), Timestamp::now());
+        let operation = match mode {
+            RenameMode::Exchange => Operation::Exchange { parent: from, name, new_parent: to, new_name, time },
+            _ => Operation::Rename { parent: from, name, new_parent: to, new_name, time },
+        };
+        self.perform(&operation, &[parent, new_parent])
+    }
+
+    fn check_replace(&self, ino: Ino, target: Ino) -> Result<(), WorkspaceError> {
+        let directory = |ino| Ok::<_, WorkspaceError>(self.tree.inode(ino)?.kind() == EntryKind::Directory);
+        match (directory(ino)?, directory(target)?) {
+            (true, false) => Err(WorkspaceError::NotDirectory),
+            (false, true) => Err(WorkspaceError::IsDirectory),
+            (true, true) if !self.tree.is_empty(target)? => Err(WorkspaceError::NotEmpty),
+            _ => Ok(()),
+        }
+    }
+
+    /// Changes mode, owner, times or size, and returns what `stat` then shows.
+    pub fn set_attributes(&mut self, ino: Ino, mut change: AttributeChange) -> Result<Attributes, WorkspaceError> {
+        let inode = self.tree.inode(ino)?;
+        if let Some(size_bytes) = change.size_bytes {
+            match inode.body {
+                Body::File(_) if size_bytes <= FILE_BYTES_MAX => {}
+                Body::File(_) => return Err(WorkspaceError::FileTooLarge),
+                Body::Directory(_) => return Err(WorkspaceError::IsDirectory),
+                _ => return Err(WorkspaceError::Invalid("only a regular file has a size".into())),
+            }
+        }
+        let time = Timestamp::now();
+        if change.size_bytes.is_some() && change.mtime.is_none() {
+            change.mtime = Some(time);
+        }
+        let operation = Operation::SetAttributes { identity: inode.identity, change, time };
+        self.perform(&operation, &[ino])?;
+        Ok(self.tree.inode(ino)?.attributes(ino))
+    }
+
+    /// Sets an extended attribute.
+    pub fn set_xattr(&mut self, ino: Ino, name: &[u8], value: &[u8], mode: XattrMode) -> Result<(), WorkspaceError> {
+        let inode = self.tree.inode(ino)?;
+        let xattrs = inode.xattrs.as_deref();
+        let old = xattrs.and_then(|xattrs| xattrs.get(name));
+        match (mode, old) {
+            (XattrMode::Create, Some(_)) => return Err(WorkspaceError::Exists("extended attribute".into())),
+            (XattrMode::Replace, None) => return Err(WorkspaceError::NoData("extended attribute")),
+            _ => {}
+        }
+        let others: usize = xattrs
+            .map_or(0, |all| all.iter().filter(|(other, _)| ***other != *name).map(|(name, value)| name.len() + value.len()).sum());
+        if others + name.len() + value.len() > XATTRS_BYTES_MAX {
+            return Err(WorkspaceError::TooLarge);
+        }
+        let value = Some(value.into());
+        let operation =
+            Operation::SetXattr { identity: inode.identity, name: name.into(), value, time: Timestamp::now() };
+        self.perform(&operation, &[ino])
+    }
+
+    /// Removes an extended attribute.
+    pub fn remove_xattr(&mut self, ino: Ino, name: &[u8]) -> Result<(), WorkspaceError> {
+        let inode = self.tree.inode(ino)?;
+        if !inode.xattrs.as_ref().is_some_and(|xattrs| xattrs.contains_key(name)) {
+            return Err(WorkspaceError::NoData("extended attribute"));
+        }
+        let operation =
+            Operation::SetXattr { identity: inode.identity, name: name.into(), value: None, time: Timestamp::now() };
+        self.perform(&operation, &[ino])
+    }
+
+    /// Writes `data` at `offset`.
+    pub fn write(&mut self, ino: Ino, offset: u64, data: &[u8], strip_privileges: bool) -> Result<(), WorkspaceError> {
+        let end = offset.checked_add(data.len() as u64).filter(|end| *end <= FILE_BYTES_MAX);
+        let end = end.ok_or(WorkspaceError::FileTooLarge)?;
+        let body = self.regular(ino)?;
+        let old = body.size_bytes();
+        if data.is_empty() {
+            return Ok(());
+        }
+        let (identity, time) = (self.identity(ino)?, Timestamp::now());
+        let hole = offset / BLOCK_BYTES * BLOCK_BYTES > old.next_multiple_of(BLOCK_BYTES);
+        if !hole && self.tree.stays_small(ino, old.max(end))? {
+            self.dirty_bytes += data.len() as u64;
+            let operation = Operation::Write { identity, offset, data: data.into(), strip_privileges, time };
+            return self.perform(&operation, &[ino]);
+        }
+        self.stage(ino, identity, offset, data)?;
+        let operation = Operation::WriteStaged { identity, offset, len: data.len() as u64, strip_privileges, time };
+        self.perform(&operation, &[ino])
+    }
+
+    /// Puts data into the file's staging file, starting one when the file has none that may change.
+    fn stage(&mut self, ino: Ino, identity: u64, offset: u64, data: &[u8]) -> Result<(), WorkspaceError> {
+        let open = match self.regular(ino)? {
+            FileBody::Layered(layered) if !layered.frozen => layered.staging.clone(),
+            _ => None,
+        };
+        if let Some(file) = open {
+            return file.write_at(offset, data).map_err(WorkspaceError::io("staging file"));
+        }
+        let file = self.staging.create().map_err(WorkspaceError::io("staging file"))?;
+        file.write_at(offset, data).map_err(WorkspaceError::io("staging file"))?; // Before the record that names it.
+        self.perform(&Operation::Layer { identity, staging: file.number() }, &[ino])
+    }
+
+    /// Changes a range without data, as fallocate(2) does.
+    pub fn change_range(
+        &mut self,
+        ino: Ino,
+        offset: u64,
+        len: u64,
+        change: RangeChange,
+        keep_size: bool,
+    ) -> Result<(), WorkspaceError> {
+        let end = offset.checked_add(len).filter(|end| *end <= FILE_BYTES_MAX).ok_or(WorkspaceError::FileTooLarge)?;
+        let size_bytes = self.regular(ino)?.size_bytes();
+        if keep_size && offset >= size_bytes || end == offset {
+            return Ok(());
+        }
+        let (identity, time) = (self.identity(ino)?, Timestamp::now());
+        self.perform(&Operation::ChangeRange { identity, offset, len, change, keep_size, time }, &[ino])
+    }
+
+    fn regular(&self, ino: Ino) -> Result<&FileBody, WorkspaceError> {
+        let inode = self.tree.inode(ino)?;
+        match &inode.body {
+            Body::File(body) => Ok(body),
+            Body::Directory(_) => Err(WorkspaceError::IsDirectory),
+            _ => Err(WorkspaceError::Invalid("not a regular file".into())),
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Taking a checkpoint: cut, seal, one transaction, settle.
+
+use super::changes::Live;
+use super::cut::Cut;
+use super::error::WorkspaceError;
+use super::journal;
+use super::seal::{self, Sealed};
+use super::{Head, Workspace};
+use crate::history::BranchState;
+use crate::object::{Author, Commit, CommitKind, ExternalLink, ObjectId, Timestamp};
+use crate::repository::CommitRequest;
+use crate::tree::PathChange;
+
+/// What a caller says about a checkpoint.
+#[derive(Clone, Debug)]
+pub struct CheckpointRequest {
+    /// Free text.
+    pub message: String,
+    /// A name for it.
+    pub name: Option<String>,
+    /// Ids of other systems to tie to it.
+    pub links: Vec<ExternalLink>,
+    /// Free metadata, a JSON object as text.
+    pub metadata: String,
+    /// Makes a commit even when nothing changed.
+    pub allow_empty: bool,
+    /// The checkpoint that must be the newest for this to happen.
+    pub expect: Option<ObjectId>,
+    /// Why it is taken.
+    pub kind: CommitKind,
+    /// Who asks.
+    pub author: Author,
+}
+
+impl CheckpointRequest {
+    /// Asks for a checkpoint with a message and nothing else.
+    pub fn new(message: &str, author: Author) -> Self {
+        Self {
+            message: message.to_owned(),
+            name: None,
+            links: Vec::new(),
+            metadata: "{}".to_owned(),
+            allow_empty: false,
+            expect: None,
+            kind: CommitKind::Manual,
+            author,
+        }
+    }
+}
+
+/// A checkpoint that is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Its id.
+    pub id: ObjectId,
+    /// Whether it was made now; otherwise nothing had changed and it is the one that was there.
+    pub created: bool,
+    /// Number of paths changed.
+    pub files_changed: u64,
+}
+
+/// A cut that is sealed but named by no transaction yet.
+pub(super) struct Pending {
+    cut: Cut,
+    sealed: Sealed,
+    /// Replaying starts here once the seal is named.
+    pub(super) segment: u64,
+    /// Staging files that nothing needs then.
+    released: Vec<u64>,
+    time: Timestamp,
+}
+
+impl Pending {
+    /// Returns the id of the sealed root.
+    pub(super) fn root_id(&self) -> ObjectId {
+        self.sealed.root_id
+    }
+}
+
+impl Workspace {
+    /// Takes a checkpoint. When this returns it survives a power cut, complete.
+    pub fn checkpoint(&self, request: &CheckpointRequest) -> Result<Checkpoint, WorkspaceError> {
+        let mut head = self.head();
+        check_expected(&head, request.expect.as_ref())?;
+        self.repository.check_labels(request.name.as_deref(), &request.links)?;
+        self.checkpoint_at(&mut head, request)
+    }
+
+    pub(super) fn checkpoint_at(&self, head: &mut Head, request: &CheckpointRequest) -> Result<Checkpoint, WorkspaceError> {
+        let pending = self.seal()?;
+        let root = pending.as_ref().map_or(head.live_root, Pending::root_id);
+        if let (Some(id), true, false) = (head.commit, head.commit_root == Some(root), request.allow_empty) {
+            self.record_seal(head, pending)?;
+            let (name, links) = (request.name.as_deref(), &request.links);
+            self.repository.history().attach(&id, name, links, &request.author, Timestamp::now())?;
+            return Ok(Checkpoint { id, created: false, files_changed: 0 });
+        }
+        let changes = self.repository.changes_between(head.commit_root.as_ref(), &root);
+        let changes = changes.map_err(WorkspaceError::from);
+        let recorded = changes.and_then(|changes| self.record_commit(head, pending.as_ref(), root, request, &changes));
+        match recorded {
+            Ok(checkpoint) => {
+                self.settle(pending);
+                head.commit = Some(checkpoint.id);
+                head.commit_root = Some(root);
+                head.live_root = root;
+                Ok(checkpoint)
+            }
+            Err(err) => {
+                self.live().tree.abandon_cut();
+                Err(err)
+            }
+        }
+    }
+
+    fn record_commit(
+        &self,
+        head: &Head,
+        pending: Option<&Pending>,
+        root: ObjectId,
+        request: &CheckpointRequest,
+        changes: &[PathChange],
+    ) -> Result<Checkpoint, WorkspaceError> {
+        let mut links = request.links.clone();
+        links.sort();
+        links.dedup();
+        let commit = Commit {
+            parent: head.commit,
+            root,
+            time: pending.map_or_else(Timestamp::now, |pending| pending.time),
+            message: request.message.clone(),
+            metadata: request.metadata.clone(),
+            links,
+            branch: head.branch.clone(),
+            author: request.author.clone(),
+            kind: request.kind,
+        };
+        let journal_seq = match pending {
+            Some(pending) => pending.segment,
+            None => self.live().journal.segment(), // Clean: what the segment holds so far changed nothing.
+        };
+        let id = self.repository.record_commit(&CommitRequest {
+            branch_id: self.branch_id,
+            commit: &commit,
+            name: request.name.as_deref(),
+            changes,
+            before_root: head.live_root,
+            journal_seq,
+        })?;
+        Ok(Checkpoint { id, created: true, files_changed: changes.len() as u64 })
+    }
+
+    /// Cuts and seals what is dirty; nothing when the tree is clean. The caller settles or abandons it.
+    pub(super) fn seal(&self) -> Result<Option<Pending>, WorkspaceError> {
+        let Some((cut, segment, released, time)) = cut_live(&mut self.live())? else { return Ok(None) };
+        match seal::seal(&self.repository, &cut) {
+            Ok(sealed) => Ok(Some(Pending { cut, sealed, segment, released, time })),
+            Err(err) => {
+                self.live().tree.abandon_cut();
+                Err(err)
+            }
+        }
+    }
+
+    /// Names a seal in the database without making a commit, and settles it.
+    pub(super) fn record_seal(&self, head: &mut Head, pending: Option<Pending>) -> Result<(), WorkspaceError> {
+        let Some(pending) = pending else { return Ok(()) };
+        let state = BranchState { head: head.commit, live_root: pending.root_id(), journal_seq: pending.segment };
+        if let Err(err) = self.repository.record_seal(self.branch_id, &state) {
+            self.live().tree.abandon_cut();
+            return Err(err.into());
+        }
+        head.live_root = pending.root_id();
+        self.settle(Some(pending));
+        Ok(())
+    }
+
+    /// Seals what is dirty, so that recovery is short and the sealed state is current.
+    pub fn seal_now(&self) -> Result<ObjectId, WorkspaceError> {
+        let mut head = self.head();
+        let pending = self.seal()?;
+        self.record_seal(&mut head, pending)?;
+        Ok(head.live_root)
+    }
+
+    /// Marks clean what a durable transaction names, and lets go of what only a replay needed.
+    pub(super) fn settle(&self, pending: Option<Pending>) {
+        let Some(Pending { cut, sealed, segment, released, .. }) = pending else { return };
+        let staging = {
+            let mut live = self.live();
+            live.tree.settle(&cut, &sealed.directories, &sealed.files, sealed.root.links);
+            live.staging.clone()
+        };
+        drop(cut); // The last reference to staging files that are sealed now.
+        staging.remove(&released);
+        if let Err(err) = journal::forget_before(&self.journal_dir, segment) {
+            tracing::warn!(?err, "old journal segments stay for now");
+        }
+    }
+}
+
+/// Takes what changed out of the live tree and starts the next journal segment.
+fn cut_live(live: &mut Live) -> Result<Option<(Cut, u64, Vec<u64>, Timestamp)>, WorkspaceError> {
+    if !live.tree.is_dirty() {
+        return Ok(None);
+    }
+    if live.poisoned {
+        return Err(WorkspaceError::ReadOnly);
+    }
+    let segment = live.journal.rotate().map_err(WorkspaceError::io("journal"))?;
+    let cut = live.tree.cut()?;
+    live.dirty_bytes = 0;
+    Ok(Some((cut, segment, live.staging.take_released(), Timestamp::now())))
+}
+
+fn check_expected(head: &Head, expect: Option<&ObjectId>) -> Result<(), WorkspaceError> {
+    match (expect, &head.commit) {
+        (Some(expect), Some(newest)) if expect == newest => Ok(()),
+        (Some(expect), Some(newest)) => Err(WorkspaceError::Stale(format!("the newest checkpoint is {newest}, not {expect}"))),
+        (Some(expect), None) => Err(WorkspaceError::Stale(format!("there is no checkpoint yet, {expect} was expected"))),
+        (None, _) => Ok(()),
+    }
+}

@@ -1,0 +1,242 @@
+//! The instant that decides what a checkpoint holds, and the return of what was sealed into the live tree.
+
+use super::error::WorkspaceError;
+use super::file::{Base, FileBody};
+use super::inode::{Body, Ino, Inode, ROOT};
+use super::live::LiveTree;
+use crate::object::{Content, Entry, Name, ObjectId};
+
+/// Everything that changed up to an instant, taken out of the live tree in memory.
+#[derive(Debug)]
+pub struct Cut {
+    /// Changes of this generation and older are in.
+    pub generation: u64,
+    /// The changed directories, each before those in it; the top is first.
+    pub directories: Vec<DirectoryCut>,
+    /// The files with changed content.
+    pub files: Vec<FileCut>,
+    /// Sealed descriptions of files with several names, before the cut.
+    pub links_base: Option<ObjectId>,
+    /// What changed in them; `None` for a file that lost its last name.
+    pub links: Vec<(u64, Option<EntryCut>)>,
+}
+
+/// One changed directory.
+#[derive(Debug)]
+pub struct DirectoryCut {
+    /// The directory.
+    pub ino: Ino,
+    /// Its description; the tree in it is the sealed one.
+    pub entry: Entry,
+    /// Its changed names, in order.
+    pub edits: Vec<(Name, Edit)>,
+}
+
+/// What became of a name.
+#[derive(Debug)]
+pub enum Edit {
+    /// It was removed.
+    Removed,
+    /// It names this file.
+    Entry(EntryCut),
+    /// It names the changed directory at this place of [`Cut::directories`].
+    Directory(usize),
+    /// It names a file of the link table.
+    Link(u64),
+}
+
+/// A description whose content may still have to be sealed.
+#[derive(Debug)]
+pub struct EntryCut {
+    /// The file.
+    pub ino: Ino,
+    /// The description.
+    pub entry: Entry,
+    /// Its place in [`Cut::files`] when the content changed.
+    pub file: Option<usize>,
+}
+
+/// A file with changed content.
+#[derive(Debug)]
+pub struct FileCut {
+    /// The file.
+    pub ino: Ino,
+    /// Its bytes at the cut; later writes do not change them.
+    pub body: FileBody,
+}
+
+/// Sealed content of a file.
+#[derive(Clone, Copy, Debug)]
+pub struct SealedFile {
+    /// Where the bytes are.
+    pub content: Content,
+    /// Length of the file.
+    pub size_bytes: u64,
+    /// Bytes that are not holes.
+    pub data_bytes: u64,
+}
+
+impl LiveTree {
+    /// Takes out everything that changed so far. Costs memory work in proportion to what changed.
+    pub fn cut(&mut self) -> Result<Cut, WorkspaceError> {
+        let mut cut = Cut {
+            generation: self.generation,
+            directories: Vec::new(),
+            files: Vec::new(),
+            links_base: self.links_base,
+            links: Vec::new(),
+        };
+        self.generation += 1;
+        self.sealing = true;
+        let mut queue = vec![ROOT];
+        let mut next = 0;
+        while next < queue.len() {
+            let directory = self.cut_directory(queue[next], &mut queue, &mut cut.files)?;
+            cut.directories.push(directory);
+            next += 1;
+        }
+        let changed: Vec<u64> = self.link_changes.keys().copied().collect();
+        for identity in changed {
+            let entry = match self.loaded(identity) {
+                Some(ino) => Some(self.cut_entry(ino, &mut cut.files)?),
+                None => None,
+            };
+            cut.links.push((identity, entry));
+        }
+        Ok(cut)
+    }
+
+    fn cut_directory(
+        &mut self,
+        ino: Ino,
+        queue: &mut Vec<Ino>,
+        files: &mut Vec<FileCut>,
+    ) -> Result<DirectoryCut, WorkspaceError> {
+        let inode = self.inode(ino)?;
+        let entry = inode.to_entry();
+        let changed: Vec<(Name, Option<Ino>)> = self
+            .directory(ino)?
+            .slots
+            .iter()
+            .filter(|(_, slot)| slot.changed_in > 0)
+            .map(|(name, slot)| (name.clone(), slot.child))
+            .collect();
+        let mut edits = Vec::with_capacity(changed.len());
+        for (name, child) in changed {
+            let edit = match child {
+                None => Edit::Removed,
+                Some(child) => self.cut_child(child, queue, files)?,
+            };
+            edits.push((name, edit));
+        }
+        Ok(DirectoryCut { ino, entry, edits })
+    }
+
+    fn cut_child(&mut self, child: Ino, queue: &mut Vec<Ino>, files: &mut Vec<FileCut>) -> Result<Edit, WorkspaceError> {
+        let inode = self.inode(child)?;
+        if inode.linked {
+            return Ok(Edit::Link(inode.identity));
+        }
+        if inode.directory().is_some() {
+            queue.push(child);
+            return Ok(Edit::Directory(queue.len() - 1));
+        }
+        self.cut_entry(child, files).map(Edit::Entry)
+    }
+
+    fn cut_entry(&mut self, ino: Ino, files: &mut Vec<FileCut>) -> Result<EntryCut, WorkspaceError> {
+        let inode = self.inode_mut(ino)?;
+        let entry = inode.to_entry();
+        let mut file = None;
+        if let Body::File(body) = &mut inode.body
+            && !matches!(body, FileBody::Clean { .. })
+        {
+            if let FileBody::Layered(layered) = body {
+                layered.frozen = true; // Later writes go to a layer of their own.
+            }
+            file = Some(files.len());
+            files.push(FileCut { ino, body: body.clone() });
+        }
+        Ok(EntryCut { ino, entry, file })
+    }
+
+    /// Takes back what a durable seal made of a cut: what did not change since is clean now.
+    pub fn settle(&mut self, cut: &Cut, trees: &[Entry], contents: &[SealedFile], links: Option<ObjectId>) {
+        self.sealing = false;
+        self.links_base = links;
+        for (file, sealed) in cut.files.iter().zip(contents) {
+            self.settle_file(file, sealed, cut.generation);
+        }
+        for (directory, entry) in cut.directories.iter().zip(trees) {
+            self.settle_directory(directory, entry, cut.generation);
+        }
+        self.link_changes.retain(|_, changed_in| *changed_in > cut.generation);
+        for ino in touched(cut) {
+            if let Some(inode) = self.inodes.get_mut(&ino)
+                && inode.changed_in <= cut.generation
+            {
+                inode.changed_in = 0;
+            }
+        }
+        for ino in touched(cut).collect::<Vec<_>>().into_iter().rev() {
+            self.drop_unused(ino);
+        }
+    }
+
+    fn settle_file(&mut self, file: &FileCut, sealed: &SealedFile, generation: u64) {
+        let Some(inode) = self.inodes.get_mut(&file.ino) else { return };
+        let unchanged = inode.content_changed_in <= generation;
+        let Body::File(body) = &mut inode.body else { return };
+        if let FileBody::Layered(layered) = &file.body {
+            layered.each_staging(&mut |staging| staging.mark_sealed());
+        }
+        if unchanged {
+            let SealedFile { content, size_bytes, data_bytes } = *sealed;
+            *body = FileBody::Clean { content, size_bytes, data_bytes };
+        } else if let FileBody::Layered(layered) = body
+            && matches!(layered.base, Base::Frozen(_))
+        {
+            layered.base = match sealed.content {
+                Content::Empty => Base::Nothing,
+                content => Base::Clean(content),
+            };
+        }
+    }
+
+    fn settle_directory(&mut self, sealed: &DirectoryCut, entry: &Entry, generation: u64) {
+        let Some(directory) = self.inodes.get_mut(&sealed.ino).and_then(Inode::directory_mut) else { return };
+        if let crate::object::Node::Directory { tree, has_links } = entry.node {
+            directory.base = tree;
+            directory.base_has_links = has_links;
+        }
+        for (name, edit) in &sealed.edits {
+            let Some(slot) = directory.slots.get_mut(name) else { continue };
+            slot.in_base = !matches!(edit, Edit::Removed);
+            if slot.changed_in > generation {
+                continue;
+            }
+            slot.changed_in = 0;
+            if slot.child.is_none() {
+                directory.slots.remove(name);
+            }
+        }
+    }
+
+    /// Gives up on a cut: everything in it is as dirty as before.
+    pub fn abandon_cut(&mut self) {
+        self.sealing = false;
+    }
+}
+
+/// Returns every file that the cut describes.
+fn touched(cut: &Cut) -> impl Iterator<Item = Ino> + '_ {
+    let directories = cut.directories.iter().flat_map(|directory| {
+        let children = directory.edits.iter().filter_map(|(_, edit)| match edit {
+            Edit::Entry(entry) => Some(entry.ino),
+            _ => None,
+        });
+        std::iter::once(directory.ino).chain(children)
+    });
+    let links = cut.links.iter().filter_map(|(_, entry)| entry.as_ref().map(|entry| entry.ino));
+    directories.chain(links)
+}

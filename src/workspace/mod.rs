@@ -1,0 +1,368 @@
+//! The live tree of one branch: answers file operations, journals them, checkpoints and restores.
+//!
+//! Every change is an [`Operation`]: checked against POSIX (`changes`), written to the journal (`journal`), applied by one
+//! function (`apply`). A checkpoint takes what changed out of memory (`cut`), turns it into objects (`seal`) while work
+//! goes on, names them in one transaction (`checkpoint`) and marks the tree clean (`cut` again). A restore seals
+//! likewise, compares two sealed states and swaps what differs (`swap`).
+
+mod apply;
+mod changes;
+mod checkpoint;
+mod cut;
+mod error;
+mod extents;
+mod file;
+mod import;
+mod inode;
+mod journal;
+mod listing;
+mod live;
+mod operation;
+mod reading;
+mod restore;
+mod seal;
+mod staging;
+mod swap;
+
+pub use changes::{FILE_BYTES_MAX, RenameMode, XattrMode};
+pub use checkpoint::{Checkpoint, CheckpointRequest};
+pub use error::WorkspaceError;
+pub use import::{ImportProgress, Imported};
+pub use inode::{Attributes, Ino, ROOT};
+pub use listing::Listed;
+pub use operation::{AttributeChange, NewNode, Operation, RangeChange};
+pub use restore::{Restored, UndoPlan};
+pub use swap::Stale;
+
+use crate::object::{Author, Name, ObjectId};
+use crate::repository::{GcRules, InUse, Repository};
+use crate::tree::NodeSource;
+use changes::Live;
+use file::{BLOCK_BYTES, Source};
+use journal::Journal;
+use live::LiveTree;
+use staging::StagingDir;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// When the journal segment is longer than this, the branch is sealed in the background, so that recovery stays short.
+const JOURNAL_BYTES_MAX: u64 = 64 << 20;
+
+/// The live tree behind one branch.
+///
+/// Lock order, outermost first: `head` (one checkpoint or restore at a time), then `live`. `live` is held for memory
+/// work, one journal record and the loading of a directory node; hashing, syncing and transactions happen outside,
+/// except for the transaction of a restore.
+pub struct Workspace {
+    repository: Arc<Repository>,
+    branch_id: i64,
+    journal_dir: PathBuf,
+    head: Mutex<Head>,
+    live: Mutex<Live>,
+}
+
+/// Where the branch stands.
+#[derive(Clone, Debug)]
+struct Head {
+    /// Name of the branch.
+    branch: String,
+    /// Its newest checkpoint.
+    commit: Option<ObjectId>,
+    /// The state of that checkpoint.
+    commit_root: Option<ObjectId>,
+    /// The state of the last seal, over which the journal is replayed.
+    live_root: ObjectId,
+}
+
+impl Workspace {
+    /// Opens a branch and replays what its journal holds.
+    pub fn open(repository: Arc<Repository>, branch: &str) -> Result<Arc<Self>, WorkspaceError> {
+        let row = repository.branch(branch)?;
+        let journal_dir = repository.path().join("journal").join(row.id.to_string());
+        let staging = StagingDir::open(&repository.path().join("staging").join(row.id.to_string()))?;
+        let root = repository.root(&row.live_root)?;
+        let mut tree = LiveTree::new(repository.clone(), &root, repository.take_identities()?);
+        let mut replayed = 0u64;
+        let next = journal::replay(&journal_dir, row.journal_seq, |operation| {
+            replayed += 1;
+            tree.apply(&operation, &staging)
+        })?;
+        tree.drop_all_unused();
+        staging.remove_others(|number| staging.is_open(number))?;
+        let journal = Journal::start(&journal_dir, next)?;
+        if replayed > 0 {
+            tracing::info!(branch, replayed, "replayed the journal");
+        }
+        let commit_root = match &row.head {
+            Some(id) => Some(repository.commit(id)?.root_tree),
+            None => None,
+        };
+        let head = Head { branch: row.name, commit: row.head, commit_root, live_root: row.live_root };
+        let live = Live { tree, journal, staging, poisoned: false, dirty_bytes: 0 };
+        Ok(Arc::new(Self { repository, branch_id: row.id, journal_dir, head: Mutex::new(head), live: Mutex::new(live) }))
+    }
+
+    fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(|poisoned| {
+            let mut live = PoisonError::into_inner(poisoned);
+            live.poisoned = true; // A panic in the middle of a change: reading goes on, changing does not.
+            live
+        })
+    }
+
+    fn head(&self) -> MutexGuard<'_, Head> {
+        self.head.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the repository behind the branch.
+    pub fn repository(&self) -> &Arc<Repository> {
+        &self.repository
+    }
+
+    /// Returns the name of the branch.
+    pub fn branch(&self) -> String {
+        self.head().branch.clone()
+    }
+
+    /// Returns the newest checkpoint of the branch.
+    pub fn newest(&self) -> Option<ObjectId> {
+        self.head().commit
+    }
+
+    /// Finds a name and adds a reference to the file, to be given back with [`Self::forget`].
+    pub fn lookup(&self, parent: Ino, name: &Name) -> Result<Option<Attributes>, WorkspaceError> {
+        let mut live = self.live();
+        let Some(ino) = live.tree.child(parent, name)? else { return Ok(None) };
+        live.tree.remember(ino);
+        Ok(Some(live.tree.inode(ino)?.attributes(ino)))
+    }
+
+    /// Gives back `count` references.
+    pub fn forget(&self, ino: Ino, count: u64) {
+        self.live().tree.forget(ino, count);
+    }
+
+    /// Returns what `stat` shows.
+    pub fn attributes(&self, ino: Ino) -> Result<Attributes, WorkspaceError> {
+        Ok(self.live().tree.inode(ino)?.attributes(ino))
+    }
+
+    /// Lists up to `limit` names behind a position; 0 starts.
+    pub fn list(&self, ino: Ino, after_position: u64, limit: usize) -> Result<Vec<Listed>, WorkspaceError> {
+        self.live().tree.list(ino, after_position, limit)
+    }
+
+    /// Returns the path held by a symbolic link.
+    pub fn read_link(&self, ino: Ino) -> Result<Arc<[u8]>, WorkspaceError> {
+        match &self.live().tree.inode(ino)?.body {
+            inode::Body::Symlink(target) => Ok(target.clone()),
+            _ => Err(WorkspaceError::Invalid("not a symbolic link".into())),
+        }
+    }
+
+    /// Reads up to `len` bytes from `offset`; fewer only at the end of the file.
+    pub fn read(&self, ino: Ino, offset: u64, len: u64) -> Result<Vec<u8>, WorkspaceError> {
+        let body = {
+            let live = self.live();
+            let inode = live.tree.inode(ino)?;
+            inode.file().ok_or(WorkspaceError::IsDirectory)?.clone()
+        };
+        reading::read(&self.repository, &body, offset..offset.saturating_add(len))
+    }
+
+    /// Creates a file and adds a reference to it.
+    pub fn create(&self, parent: Ino, name: &Name, node: NewNode) -> Result<Attributes, WorkspaceError> {
+        let mut live = self.live();
+        let ino = live.create(parent, name, node)?;
+        live.tree.remember(ino);
+        Ok(live.tree.inode(ino)?.attributes(ino))
+    }
+
+    /// Gives a file a further name and adds a reference to it.
+    pub fn link(&self, ino: Ino, parent: Ino, name: &Name) -> Result<Attributes, WorkspaceError> {
+        let mut live = self.live();
+        live.link(ino, parent, name)?;
+        live.tree.remember(ino);
+        Ok(live.tree.inode(ino)?.attributes(ino))
+    }
+
+    /// Removes a name of anything but a directory.
+    pub fn unlink(&self, parent: Ino, name: &Name) -> Result<(), WorkspaceError> {
+        self.live().remove(parent, name, false)
+    }
+
+    /// Removes an empty directory.
+    pub fn remove_directory(&self, parent: Ino, name: &Name) -> Result<(), WorkspaceError> {
+        self.live().remove(parent, name, true)
+    }
+
+    /// Moves a name.
+    pub fn rename(
+        &self,
+        parent: Ino,
+        name: &Name,
+        new_parent: Ino,
+        new_name: &Name,
+        mode: RenameMode,
+    ) -> Result<(), WorkspaceError> {
+        self.live().rename(parent, name, new_parent, new_name, mode)
+    }
+
+    /// Changes mode, owner, times or size.
+    pub fn set_attributes(&self, ino: Ino, change: AttributeChange) -> Result<Attributes, WorkspaceError> {
+        self.live().set_attributes(ino, change)
+    }
+
+    /// Returns an extended attribute.
+    pub fn xattr(&self, ino: Ino, name: &[u8]) -> Result<Box<[u8]>, WorkspaceError> {
+        let live = self.live();
+        let value = live.tree.inode(ino)?.xattrs.as_ref().and_then(|xattrs| xattrs.get(name)).cloned();
+        value.ok_or(WorkspaceError::NoData("extended attribute"))
+    }
+
+    /// Returns the names of the extended attributes.
+    pub fn xattrs(&self, ino: Ino) -> Result<Vec<Box<[u8]>>, WorkspaceError> {
+        let live = self.live();
+        Ok(live.tree.inode(ino)?.xattrs.as_ref().map(|xattrs| xattrs.keys().cloned().collect()).unwrap_or_default())
+    }
+
+    /// Sets an extended attribute.
+    pub fn set_xattr(&self, ino: Ino, name: &[u8], value: &[u8], mode: XattrMode) -> Result<(), WorkspaceError> {
+        self.live().set_xattr(ino, name, value, mode)
+    }
+
+    /// Removes an extended attribute.
+    pub fn remove_xattr(&self, ino: Ino, name: &[u8]) -> Result<(), WorkspaceError> {
+        self.live().remove_xattr(ino, name)
+    }
+
+    /// Writes `data` at `offset`; says whether the journal has grown so long that a seal is due.
+    pub fn write(&self, ino: Ino, offset: u64, data: &[u8], strip_privileges: bool) -> Result<bool, WorkspaceError> {
+        let mut live = self.live();
+        live.write(ino, offset, data, strip_privileges)?;
+        Ok(live.journal.segment_bytes() > JOURNAL_BYTES_MAX)
+    }
+
+    /// Changes a range of a file without data.
+    pub fn change_range(
+        &self,
+        ino: Ino,
+        offset: u64,
+        len: u64,
+        change: RangeChange,
+        keep_size: bool,
+    ) -> Result<(), WorkspaceError> {
+        self.live().change_range(ino, offset, len, change, keep_size)
+    }
+
+    /// Finds the next data (or hole) from `offset` on, in whole blocks.
+    pub fn seek(&self, ino: Ino, offset: u64, hole: bool) -> Result<u64, WorkspaceError> {
+        let body = {
+            let live = self.live();
+            live.tree.inode(ino)?.file().ok_or(WorkspaceError::IsDirectory)?.clone()
+        };
+        let size_bytes = body.size_bytes();
+        if offset >= size_bytes {
+            return Err(WorkspaceError::NoSuchOffset);
+        }
+        let mut data = Vec::new();
+        for piece in body.pieces(0..size_bytes) {
+            match piece.source {
+                Source::Hole => {}
+                Source::Clean(content, from) => {
+                    let shift = piece.range.start - from; // Zero: layers keep the offsets of the file.
+                    let mut at = piece.range.start;
+                    for hole in self.repository.holes_of(&content)? {
+                        let start = (hole.start + shift).clamp(at, piece.range.end);
+                        let end = (hole.end + shift).clamp(at, piece.range.end);
+                        data.push(at..start);
+                        at = end;
+                    }
+                    data.push(at..piece.range.end);
+                }
+                _ => data.push(piece.range),
+            }
+        }
+        Ok(seek_in(&data, offset, size_bytes, hole).ok_or(WorkspaceError::NoSuchOffset)?)
+    }
+
+    /// Makes a file and the names that lead to it survive a power cut.
+    pub fn sync_file(&self, ino: Ino) -> Result<(), WorkspaceError> {
+        let mut files = Vec::new();
+        let (sync, staging) = {
+            let live = self.live();
+            if let Some(file::FileBody::Layered(layered)) = live.tree.inode(ino)?.file() {
+                layered.each_staging(&mut |file| files.push(file.clone()));
+            }
+            (live.journal.sync(), live.staging.clone())
+        };
+        if !files.is_empty() {
+            for file in &files {
+                file.sync().map_err(WorkspaceError::io("staging file"))?;
+            }
+            staging.sync().map_err(WorkspaceError::io("staging directory"))?;
+        }
+        sync.wait().map_err(WorkspaceError::io("journal")) // Last: its records name what was made durable above.
+    }
+
+    /// Makes every change so far survive a power cut, except the bytes of large files that were not synced themselves.
+    pub fn sync(&self) -> Result<(), WorkspaceError> {
+        let (sync, staging, released) = {
+            let live = self.live();
+            (live.journal.sync(), live.staging.clone(), live.staging.take_released())
+        };
+        sync.wait().map_err(WorkspaceError::io("journal"))?;
+        staging.remove(&released); // The records that let go of them are durable.
+        Ok(())
+    }
+
+    /// Reclaims space in the store; what this live tree and its open files use stays.
+    pub fn collect(&self, rules: &GcRules, author: &Author) -> Result<serde_json::Value, WorkspaceError> {
+        Ok(self.repository.collect(rules, author, &|| self.in_use())?)
+    }
+
+    fn in_use(&self) -> InUse {
+        InUse { contents: self.live().tree.contents() }
+    }
+
+    /// Returns how many inodes are in memory.
+    pub fn inodes_loaded(&self) -> usize {
+        self.live().tree.inodes.len()
+    }
+}
+
+/// Finds the next block of data or hole in sorted, possibly empty, ranges of data.
+fn seek_in(data: &[std::ops::Range<u64>], offset: u64, size_bytes: u64, hole: bool) -> Option<u64> {
+    let mut at = offset;
+    for range in data.iter().filter(|range| !range.is_empty()) {
+        let start = range.start / BLOCK_BYTES * BLOCK_BYTES;
+        let end = range.end.next_multiple_of(BLOCK_BYTES).min(size_bytes);
+        if end <= at {
+            continue;
+        }
+        if !hole {
+            return Some(at.max(start));
+        }
+        if start > at {
+            return Some(at);
+        }
+        at = end;
+    }
+    hole.then_some(at.min(size_bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::seek_in;
+
+    #[test]
+    fn seeking_finds_data_and_holes_and_the_end_is_a_hole() {
+        let data = [0..4096, 12_288..20_000];
+        assert_eq!(seek_in(&data, 0, 20_000, false), Some(0));
+        assert_eq!(seek_in(&data, 5000, 20_000, false), Some(12_288));
+        assert_eq!(seek_in(&data, 0, 20_000, true), Some(4096));
+        assert_eq!(seek_in(&data, 13_000, 20_000, true), Some(20_000));
+        assert_eq!(seek_in(&[], 0, 100, false), None);
+        assert_eq!(seek_in(&[], 0, 100, true), Some(0));
+    }
+}

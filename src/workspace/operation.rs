@@ -1,0 +1,413 @@
+//! One change of the live tree, as a value: it is journaled, then applied by one function, and replayed by the same.
+
+use crate::object::{DecodeError, EntryKind, Name, Reader, Timestamp, Writer};
+
+/// Which attributes a `SetAttributes` changes; absent ones stay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AttributeChange {
+    /// Permission bits with setuid, setgid and sticky.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// New length of a regular file.
+    pub size_bytes: Option<u64>,
+    /// Access time.
+    pub atime: Option<Timestamp>,
+    /// Modification time.
+    pub mtime: Option<Timestamp>,
+}
+
+/// What a new file is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewNode {
+    /// Its kind.
+    pub kind: EntryKind,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Device number of a device node.
+    pub device: u32,
+    /// Path held by a symbolic link.
+    pub target: Box<[u8]>,
+}
+
+/// How a range of a file changes without data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RangeChange {
+    /// Becomes a hole.
+    Punch,
+    /// Becomes zeros that take space.
+    Zero,
+    /// Holes become zeros that take space; data stays.
+    Allocate,
+}
+
+/// One change of the live tree. Files are named by identity; every change carries its time, so that replaying gives the same tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Says where the file `identity` is found, so that a replay can load it; changes nothing.
+    Bind { identity: u64, parent: u64, name: Name },
+    /// Says that `identity` is described by the link table; changes nothing.
+    BindLink { identity: u64 },
+    /// A new file of any kind.
+    Create { parent: u64, name: Name, identity: u64, node: NewNode, time: Timestamp },
+    /// A further name of a file.
+    Link { identity: u64, parent: u64, name: Name, time: Timestamp },
+    /// A name goes; a directory under it is empty.
+    Remove { parent: u64, name: Name, time: Timestamp },
+    /// A name moves, over an existing one if there is one.
+    Rename { parent: u64, name: Name, new_parent: u64, new_name: Name, time: Timestamp },
+    /// Two names change places.
+    Exchange { parent: u64, name: Name, new_parent: u64, new_name: Name, time: Timestamp },
+    /// Mode, owner, times or size.
+    SetAttributes { identity: u64, change: AttributeChange, time: Timestamp },
+    /// Sets (or, without a value, removes) an extended attribute.
+    SetXattr { identity: u64, name: Box<[u8]>, value: Option<Box<[u8]>>, time: Timestamp },
+    /// Small data, carried here.
+    Write { identity: u64, offset: u64, data: Box<[u8]>, strip_privileges: bool, time: Timestamp },
+    /// From now on the file's new data lies in the staging file `staging`, over what it had.
+    Layer { identity: u64, staging: u64 },
+    /// Data that was written into the file's staging file at the same offset.
+    WriteStaged { identity: u64, offset: u64, len: u64, strip_privileges: bool, time: Timestamp },
+    /// A range changes without data.
+    ChangeRange { identity: u64, offset: u64, len: u64, change: RangeChange, keep_size: bool, time: Timestamp },
+}
+
+impl Operation {
+    /// Returns the identities of the existing files that the operation concerns.
+    pub fn files(&self) -> impl Iterator<Item = u64> {
+        let (first, second) = match self {
+            Self::BindLink { .. } => (None, None),
+            Self::Bind { parent, .. } | Self::Create { parent, .. } | Self::Remove { parent, .. } => (Some(*parent), None),
+            Self::Link { identity, parent, .. } => (Some(*identity), Some(*parent)),
+            Self::Rename { parent, new_parent, .. } | Self::Exchange { parent, new_parent, .. } => {
+                (Some(*parent), Some(*new_parent))
+            }
+            Self::SetAttributes { identity, .. }
+            | Self::SetXattr { identity, .. }
+            | Self::Write { identity, .. }
+            | Self::Layer { identity, .. }
+            | Self::WriteStaged { identity, .. }
+            | Self::ChangeRange { identity, .. } => (Some(*identity), None),
+        };
+        first.into_iter().chain(second)
+    }
+
+    /// Appends the encoding.
+    pub fn encode(&self, w: &mut Writer) {
+        match self {
+            Self::Bind { identity, parent, name } => {
+                w.u8(1);
+                w.uint(*identity);
+                encode_place(*parent, name, w);
+            }
+            Self::BindLink { identity } => {
+                w.u8(2);
+                w.uint(*identity);
+            }
+            Self::Create { parent, name, identity, node, time } => {
+                w.u8(3);
+                encode_place(*parent, name, w);
+                w.uint(*identity);
+                node.encode(w);
+                time.encode(w);
+            }
+            Self::Link { identity, parent, name, time } => {
+                w.u8(4);
+                w.uint(*identity);
+                encode_place(*parent, name, w);
+                time.encode(w);
+            }
+            Self::Remove { parent, name, time } => {
+                w.u8(5);
+                encode_place(*parent, name, w);
+                time.encode(w);
+            }
+            Self::Rename { parent, name, new_parent, new_name, time } => {
+                w.u8(6);
+                encode_place(*parent, name, w);
+                encode_place(*new_parent, new_name, w);
+                time.encode(w);
+            }
+            Self::Exchange { parent, name, new_parent, new_name, time } => {
+                w.u8(7);
+                encode_place(*parent, name, w);
+                encode_place(*new_parent, new_name, w);
+                time.encode(w);
+            }
+            Self::SetAttributes { identity, change, time } => {
+                w.u8(8);
+                w.uint(*identity);
+                change.encode(w);
+                time.encode(w);
+            }
+            Self::SetXattr { identity, name, value, time } => {
+                w.u8(9);
+                w.uint(*identity);
+                w.bytes(name);
+                w.u8(u8::from(value.is_some()));
+                w.bytes(value.as_deref().unwrap_or_default());
+                time.encode(w);
+            }
+            Self::Write { identity, offset, data, strip_privileges, time } => {
+                w.u8(10);
+                w.uint(*identity);
+                w.uint(*offset);
+                w.u8(u8::from(*strip_privileges));
+                time.encode(w);
+                w.bytes(data);
+            }
+            Self::Layer { identity, staging } => {
+                w.u8(11);
+                w.uint(*identity);
+                w.uint(*staging);
+            }
+            Self::WriteStaged { identity, offset, len, strip_privileges, time } => {
+                w.u8(12);
+                w.uint(*identity);
+                w.uint(*offset);
+                w.uint(*len);
+                w.u8(u8::from(*strip_privileges));
+                time.encode(w);
+            }
+            Self::ChangeRange { identity, offset, len, change, keep_size, time } => {
+                w.u8(13);
+                w.uint(*identity);
+                w.uint(*offset);
+                w.uint(*len);
+                w.u8(*change as u8);
+                w.u8(u8::from(*keep_size));
+                time.encode(w);
+            }
+        }
+    }
+
+    /// Takes an operation.
+    pub fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(match r.u8()? {
+            1 => {
+                let identity = r.uint()?;
+                let (parent, name) = decode_place(r)?;
+                Self::Bind { identity, parent, name }
+            }
+            2 => Self::BindLink { identity: r.uint()? },
+            3 => {
+                let (parent, name) = decode_place(r)?;
+                let identity = r.uint()?;
+                let node = NewNode::decode(r)?;
+                Self::Create { parent, name, identity, node, time: Timestamp::decode(r)? }
+            }
+            4 => {
+                let identity = r.uint()?;
+                let (parent, name) = decode_place(r)?;
+                Self::Link { identity, parent, name, time: Timestamp::decode(r)? }
+            }
+            5 => {
+                let (parent, name) = decode_place(r)?;
+                Self::Remove { parent, name, time: Timestamp::decode(r)? }
+            }
+            tag @ (6 | 7) => {
+                let (parent, name) = decode_place(r)?;
+                let (new_parent, new_name) = decode_place(r)?;
+                let time = Timestamp::decode(r)?;
+                if tag == 6 {
+                    Self::Rename { parent, name, new_parent, new_name, time }
+                } else {
+                    Self::Exchange { parent, name, new_parent, new_name, time }
+                }
+            }
+            8 => Self::SetAttributes { identity: r.uint()?, change: AttributeChange::decode(r)?, time: Timestamp::decode(r)? },
+            9 => {
+                let identity = r.uint()?;
+                let name = r.bytes()?.into();
+                let present = decode_bool(r)?;
+                let value = r.bytes()?;
+                let value = present.then(|| value.into());
+                Self::SetXattr { identity, name, value, time: Timestamp::decode(r)? }
+            }
+            10 => {
+                let (identity, offset) = (r.uint()?, r.uint()?);
+                let strip_privileges = decode_bool(r)?;
+                let time = Timestamp::decode(r)?;
+                let data: Box<[u8]> = r.bytes()?.into();
+                check_range(offset, data.len() as u64)?;
+                Self::Write { identity, offset, data, strip_privileges, time }
+            }
+            11 => Self::Layer { identity: r.uint()?, staging: r.uint()? },
+            12 => {
+                let (identity, offset, len) = (r.uint()?, r.uint()?, r.uint()?);
+                check_range(offset, len)?;
+                let strip_privileges = decode_bool(r)?;
+                Self::WriteStaged { identity, offset, len, strip_privileges, time: Timestamp::decode(r)? }
+            }
+            13 => {
+                let (identity, offset, len) = (r.uint()?, r.uint()?, r.uint()?);
+                check_range(offset, len)?;
+                let change = match r.u8()? {
+                    0 => RangeChange::Punch,
+                    1 => RangeChange::Zero,
+                    2 => RangeChange::Allocate,
+                    _ => return Err(DecodeError::new("unknown range change")),
+                };
+                let keep_size = decode_bool(r)?;
+                Self::ChangeRange { identity, offset, len, change, keep_size, time: Timestamp::decode(r)? }
+            }
+            _ => return Err(DecodeError::new("unknown operation")),
+        })
+    }
+}
+
+impl NewNode {
+    fn encode(&self, w: &mut Writer) {
+        w.uint(u64::from(self.mode | self.kind.mode_bits()));
+        w.uint(u64::from(self.uid));
+        w.uint(u64::from(self.gid));
+        w.uint(u64::from(self.device));
+        w.bytes(&self.target);
+    }
+
+    fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let st_mode = r.uint32()?;
+        let kind = EntryKind::from_mode_bits(st_mode).ok_or(DecodeError::new("unknown file kind"))?;
+        let (uid, gid, device) = (r.uint32()?, r.uint32()?, r.uint32()?);
+        Ok(Self { kind, mode: st_mode & 0o7777, uid, gid, device, target: r.bytes()?.into() })
+    }
+}
+
+impl AttributeChange {
+    fn encode(&self, w: &mut Writer) {
+        let present = [
+            self.mode.is_some(),
+            self.uid.is_some(),
+            self.gid.is_some(),
+            self.size_bytes.is_some(),
+            self.atime.is_some(),
+            self.mtime.is_some(),
+        ];
+        w.u8(present.iter().enumerate().fold(0, |bits, (at, set)| bits | u8::from(*set) << at));
+        for value in [self.mode, self.uid, self.gid].into_iter().flatten() {
+            w.uint(u64::from(value));
+        }
+        if let Some(size_bytes) = self.size_bytes {
+            w.uint(size_bytes);
+        }
+        for time in [self.atime, self.mtime].into_iter().flatten() {
+            time.encode(w);
+        }
+    }
+
+    fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let bits = r.u8()?;
+        let has = |at: u8| bits & (1 << at) != 0;
+        let mut change = Self::default();
+        if has(0) {
+            change.mode = Some(r.uint32()? & 0o7777);
+        }
+        if has(1) {
+            change.uid = Some(r.uint32()?);
+        }
+        if has(2) {
+            change.gid = Some(r.uint32()?);
+        }
+        if has(3) {
+            let size_bytes = r.uint()?;
+            check_range(0, size_bytes)?;
+            change.size_bytes = Some(size_bytes);
+        }
+        if has(4) {
+            change.atime = Some(Timestamp::decode(r)?);
+        }
+        if has(5) {
+            change.mtime = Some(Timestamp::decode(r)?);
+        }
+        Ok(change)
+    }
+}
+
+fn encode_place(parent: u64, name: &Name, w: &mut Writer) {
+    w.uint(parent);
+    w.bytes(name.as_bytes());
+}
+
+fn decode_place(r: &mut Reader<'_>) -> Result<(u64, Name), DecodeError> {
+    let parent = r.uint()?;
+    let name = Name::new(r.bytes()?).map_err(|_| DecodeError::new("forbidden name"))?;
+    Ok((parent, name))
+}
+
+fn decode_bool(r: &mut Reader<'_>) -> Result<bool, DecodeError> {
+    match r.u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(DecodeError::new("neither true nor false")),
+    }
+}
+
+fn check_range(offset: u64, len: u64) -> Result<(), DecodeError> {
+    match offset.checked_add(len) {
+        Some(end) if end <= i64::MAX as u64 => Ok(()),
+        _ => Err(DecodeError::new("file range out of bounds")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn examples() -> Vec<Operation> {
+        let name = Name::new(b"a name").unwrap();
+        let time = Timestamp { secs: -3, nanos: 7 };
+        let node = NewNode { kind: EntryKind::Symlink, mode: 0o777, uid: 1, gid: 2, device: 0, target: (*b"x/y").into() };
+        let change = AttributeChange { uid: Some(4), mtime: Some(time), size_bytes: Some(9), ..Default::default() };
+        vec![
+            Operation::Bind { identity: 9, parent: 1, name: name.clone() },
+            Operation::BindLink { identity: 12 },
+            Operation::Create { parent: 1, name: name.clone(), identity: 1 << 40, node, time },
+            Operation::Link { identity: 5, parent: 1, name: name.clone(), time },
+            Operation::Remove { parent: 1, name: name.clone(), time },
+            Operation::Rename { parent: 1, name: name.clone(), new_parent: 3, new_name: name.clone(), time },
+            Operation::Exchange { parent: 1, name: name.clone(), new_parent: 3, new_name: name, time },
+            Operation::SetAttributes { identity: 4, change, time },
+            Operation::SetXattr { identity: 4, name: (*b"user.a").into(), value: None, time },
+            Operation::SetXattr { identity: 4, name: (*b"user.a").into(), value: Some((*b"").into()), time },
+            Operation::Write { identity: 4, offset: 77, data: (*b"data").into(), strip_privileges: true, time },
+            Operation::Layer { identity: 4, staging: 8 },
+            Operation::WriteStaged { identity: 4, offset: 1 << 50, len: 3, strip_privileges: false, time },
+            Operation::ChangeRange { identity: 4, offset: 0, len: 3, change: RangeChange::Allocate, keep_size: true, time },
+        ]
+    }
+
+    #[test]
+    fn every_operation_round_trips() {
+        for operation in examples() {
+            let mut writer = Writer::new();
+            operation.encode(&mut writer);
+            let bytes = writer.finish();
+            let mut reader = Reader::new(&bytes);
+            assert_eq!(Operation::decode(&mut reader).unwrap(), operation);
+            reader.finish().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_cut_or_flipped_operation_is_an_error_or_another_operation_but_no_panic() {
+        for operation in examples() {
+            let mut writer = Writer::new();
+            operation.encode(&mut writer);
+            let bytes = writer.finish();
+            for at in 0..bytes.len() {
+                assert!(Operation::decode(&mut Reader::new(&bytes[..at])).is_err());
+                for bit in 0..8 {
+                    let mut flipped = bytes.clone();
+                    flipped[at] ^= 1 << bit;
+                    let _ = Operation::decode(&mut Reader::new(&flipped));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Turns a cut into objects: contents first, then directories from the bottom up, then the root.
+
+use super::cut::{Cut, DirectoryCut, Edit, EntryCut, SealedFile};
+use super::error::WorkspaceError;
+use super::file::{FileBody, Source};
+use super::reading;
+use crate::object::{Content, Entry, Extent, Name, Node, ObjectId, ObjectKind, Root, TreeItem};
+use crate::repository::{ByteSource, Repository, RepositoryError, Run};
+use crate::tree::{self, NodeSink};
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Below this many bytes a second thread costs more than it gives.
+const PARALLEL_BYTES_MIN: u64 = 256 << 10;
+
+/// What a cut became.
+#[derive(Debug)]
+pub struct Sealed {
+    /// Id of the root.
+    pub root_id: ObjectId,
+    /// The root.
+    pub root: Root,
+    /// The changed directories as they are described now, in the order of the cut.
+    pub directories: Vec<Entry>,
+    /// The changed contents, in the order of the cut.
+    pub files: Vec<SealedFile>,
+}
+
+/// Stores what `cut` holds. The objects are durable only after the repository's next sync.
+pub fn seal(repository: &Repository, cut: &Cut) -> Result<Sealed, WorkspaceError> {
+    let files = seal_files(repository, cut)?;
+    let mut directories: Vec<Entry> = cut.directories.iter().map(|directory| directory.entry.clone()).collect();
+    for at in (0..directories.len()).rev() {
+        let (tree, has_links) = seal_directory(repository, &cut.directories[at], &directories, &files)?;
+        directories[at].node = Node::Directory { tree, has_links };
+    }
+    let links = seal_links(repository, cut, &files)?;
+    let root = Root { directory: directories[0].clone(), links };
+    let root_id = repository.put_root(&root)?;
+    Ok(Sealed { root_id, root, directories, files })
+}
+
+fn seal_files(repository: &Repository, cut: &Cut) -> Result<Vec<SealedFile>, WorkspaceError> {
+    let total: u64 = cut.files.iter().map(|file| file.body.size_bytes()).sum();
+    let threads = if total < PARALLEL_BYTES_MIN { 1 } else { std::thread::available_parallelism().map_or(1, usize::from) };
+    if threads == 1 || cut.files.len() < 2 {
+        return cut.files.iter().map(|file| seal_file(repository, &file.body)).collect();
+    }
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<Vec<(usize, SealedFile)>, WorkspaceError> {
+        let mut done = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(file) = cut.files.get(at) else { return Ok(done) };
+            done.push((at, seal_file(repository, &file.body)?));
+        }
+    };
+    let mut sealed = std::thread::scope(|scope| {
+        let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let mut sealed = work()?;
+        for helper in helpers {
+            let part = helper.join().map_err(|_| WorkspaceError::Invalid("a sealing thread failed".into()))?;
+            sealed.extend(part?);
+        }
+        Ok::<_, WorkspaceError>(sealed)
+    })?;
+    sealed.sort_unstable_by_key(|(at, _)| *at);
+    Ok(sealed.into_iter().map(|(_, file)| file).collect())
+}
+
+/// Stores the bytes of one file.
+pub fn seal_file(repository: &Repository, body: &FileBody) -> Result<SealedFile, WorkspaceError> {
+    let size_bytes = body.size_bytes();
+    let content = match body {
+        FileBody::Clean { content, .. } => *content,
+        _ if size_bytes == 0 => Content::Empty,
+        FileBody::Small(bytes) => Content::Blob(repository.put(ObjectKind::Blob, bytes)?),
+        FileBody::Layered(_) => {
+            let base = BaseExtents::of(repository, body)?;
+            repository.put_content(&DirtyBytes { repository, body, base })?
+        }
+    };
+    let data_bytes = match content {
+        Content::Manifest(_) => body.data_bytes(),
+        _ => size_bytes,
+    };
+    Ok(SealedFile { content, size_bytes, data_bytes })
+}
+
+/// A dirty file as the repository reads it to store it.
+struct DirtyBytes<'a> {
+    repository: &'a Repository,
+    body: &'a FileBody,
+    base: BaseExtents,
+}
+
+impl ByteSource for DirtyBytes<'_> {
+    fn size_bytes(&self) -> u64 {
+        self.body.size_bytes()
+    }
+
+    fn runs(&self) -> Vec<Run> {
+        let mut runs: Vec<Run> = Vec::new();
+        for piece in self.body.pieces(0..self.body.size_bytes()) {
+            let hole = matches!(piece.source, Source::Hole);
+            match runs.last_mut() {
+                Some(last) if last.hole == hole => last.range.end = piece.range.end,
+                _ => runs.push(Run { range: piece.range, hole }),
+            }
+        }
+        runs
+    }
+
+    fn read(&self, range: Range<u64>) -> Result<Vec<u8>, RepositoryError> {
+        reading::read(self.repository, self.body, range).map_err(|err| match err {
+            WorkspaceError::Repository(err) => err,
+            WorkspaceError::Io { what, source } => RepositoryError::Io { what, source },
+            other => RepositoryError::Other(other.to_string()),
+        })
+    }
+
+    fn stored(&self, at: u64, end: u64) -> Option<Extent> {
+        self.base.reusable(at, end)
+    }
+}
+
+/// The pieces of the sealed version below a file: those that still show unchanged need not be read.
+#[derive(Default)]
+struct BaseExtents {
+    /// Start of each extent in the file and the extent, in order.
+    extents: Vec<(u64, Extent)>,
+    /// Ranges of the file that still show the sealed version.
+    unchanged: Vec<Range<u64>>,
+}
+
+impl BaseExtents {
+    fn of(repository: &Repository, body: &FileBody) -> Result<Self, WorkspaceError> {
+        let mut base = Self::default();
+        let mut sealed = None;
+        for piece in body.pieces(0..body.size_bytes()) {
+            if let Source::Clean(content, _) = piece.source {
+                sealed = Some(content);
+                match base.unchanged.last_mut() {
+                    Some(last) if last.end == piece.range.start => last.end = piece.range.end,
+                    _ => base.unchanged.push(piece.range),
+                }
+            }
+        }
+        if let Some(Content::Manifest(id)) = sealed {
+            let mut at = 0;
+            for extent in &repository.manifest(&id)?.extents {
+                base.extents.push((at, *extent));
+                at += extent.len;
+            }
+        }
+        Ok(base)
+    }
+
+    /// Returns the extent that starts at `at` if all of it shows unchanged and ends by `end`.
+    fn reusable(&self, at: u64, end: u64) -> Option<Extent> {
+        let index = self.extents.binary_search_by_key(&at, |(start, _)| *start).ok()?;
+        let extent = self.extents[index].1;
+        let stop = at + extent.len;
+        let index = self.unchanged.partition_point(|range| range.end < stop);
+        let whole = self.unchanged.get(index).is_some_and(|range| range.start <= at && stop <= range.end);
+        (whole && stop <= end && extent.blob.is_some()).then_some(extent)
+    }
+}
+
+fn seal_directory(
+    repository: &Repository,
+    directory: &DirectoryCut,
+    sealed: &[Entry],
+    files: &[SealedFile],
+) -> Result<(Option<ObjectId>, bool), WorkspaceError> {
+    let Node::Directory { tree: base, has_links } = directory.entry.node else {
+        return Err(WorkspaceError::NotDirectory);
+    };
+    let mut edits: Vec<(Name, Option<TreeItem>)> = Vec::with_capacity(directory.edits.len());
+    for (name, edit) in &directory.edits {
+        let item = match edit {
+            Edit::Removed => None,
+            Edit::Link(identity) => Some(TreeItem::Link(*identity)),
+            Edit::Directory(at) => Some(TreeItem::Entry(sealed[*at].clone())),
+            Edit::Entry(entry) => Some(TreeItem::Entry(finished(entry, files))),
+        };
+        if let Some(TreeItem::Entry(entry)) = &item
+            && is_as_sealed(repository, base, name, entry)?
+        {
+            continue;
+        }
+        edits.push((name.clone(), item));
+    }
+    if edits.is_empty() {
+        return Ok((base, has_links));
+    }
+    let built = tree::update(repository, base, &edits)?;
+    Ok((built.tree, built.has_links))
+}
+
+/// Says whether the sealed directory describes the same state; a change time alone makes no new tree.
+fn is_as_sealed(repository: &Repository, base: Option<ObjectId>, name: &Name, entry: &Entry) -> Result<bool, WorkspaceError> {
+    let old = tree::lookup(repository, base, name)?;
+    Ok(matches!(old, Some(TreeItem::Entry(old)) if old.same_state(entry)))
+}
+
+fn finished(cut: &EntryCut, files: &[SealedFile]) -> Entry {
+    let mut entry = cut.entry.clone();
+    if let Some(SealedFile { content, size_bytes, data_bytes }) = cut.file.map(|at| files[at]) {
+        entry.node = Node::File { size_bytes, data_bytes, content };
+    }
+    entry
+}
+
+fn seal_links(repository: &Repository, cut: &Cut, files: &[SealedFile]) -> Result<Option<ObjectId>, WorkspaceError> {
+    let mut edits = Vec::with_capacity(cut.links.len());
+    for (identity, entry) in &cut.links {
+        let name = Name::of_identity(*identity);
+        let entry = entry.as_ref().map(|entry| finished(entry, files));
+        if let Some(entry) = &entry
+            && is_as_sealed(repository, cut.links_base, &name, entry)?
+        {
+            continue;
+        }
+        edits.push((name, entry.map(TreeItem::Entry)));
+    }
+    if edits.is_empty() {
+        return Ok(cut.links_base);
+    }
+    edits.sort_by(|(a, _), (b, _)| a.cmp(b));
+    Ok(tree::update(repository, cut.links_base, &edits)?.tree)
+}

@@ -1,0 +1,199 @@
+//! Private files that hold the new bytes of large files until they are sealed.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+/// A staging file; offsets in it are offsets in the file it belongs to.
+///
+/// When the last reference goes, the file is unlinked at once if its bytes are sealed, and otherwise only after the
+/// journal is durable up to the operation that let go of it: until then a replay may need it.
+#[derive(Debug)]
+pub struct StagingFile {
+    number: u64,
+    file: File,
+    sealed: AtomicBool,
+    dir: Arc<StagingDir>,
+}
+
+impl StagingFile {
+    /// Returns the number by which the journal names it.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Writes `data` at `offset`. It survives the death of this process when this returns.
+    pub fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(data, offset)
+    }
+
+    /// Fills `buffer` from `offset`; beyond the end there are zeros.
+    pub fn read_at(&self, mut offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let mut done = 0;
+        while done < buffer.len() {
+            match self.file.read_at(&mut buffer[done..], offset) {
+                Ok(0) => {
+                    buffer[done..].fill(0);
+                    break;
+                }
+                Ok(read) => {
+                    done += read;
+                    offset += read as u64;
+                }
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                Err(err) => return Err(err),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the bytes written so far survive a power cut.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// Gives back the space of a range that nobody reads any more. Best effort.
+    pub fn discard(&self, offset: u64, len: u64) {
+        let _ = crate::sys::punch_hole(&self.file, offset, len);
+    }
+
+    /// Says that the object store holds the bytes now, durably, and no replay will ask for them.
+    pub fn mark_sealed(&self) {
+        self.sealed.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns the file's path.
+    pub fn path(&self) -> PathBuf {
+        self.dir.path_of(self.number)
+    }
+}
+
+impl Drop for StagingFile {
+    fn drop(&mut self) {
+        self.dir.opened().remove(&self.number);
+        if self.sealed.load(Ordering::Relaxed) {
+            let _ = fs::remove_file(self.path()); // What remains is found at the next start.
+        } else {
+            self.dir.released().push(self.number);
+        }
+    }
+}
+
+/// The directory of one branch's staging files.
+#[derive(Debug)]
+pub struct StagingDir {
+    dir: PathBuf,
+    next: AtomicU64,
+    /// A file was created since the directory was synced.
+    dirty: AtomicBool,
+    /// Files that nothing refers to any more, except perhaps records of the journal that are not durable yet.
+    released: Mutex<Vec<u64>>,
+    /// Files in use, so that a second opening gives the same one.
+    open: Mutex<HashMap<u64, Weak<StagingFile>>>,
+}
+
+impl StagingDir {
+    /// Opens (or makes) the directory; new files get numbers above those that exist.
+    pub fn open(dir: &Path) -> io::Result<Arc<Self>> {
+        fs::create_dir_all(dir)?;
+        let mut next = 1;
+        for entry in fs::read_dir(dir)? {
+            if let Some(number) = number_of(&entry?.file_name()) {
+                next = next.max(number + 1);
+            }
+        }
+        Ok(Arc::new(Self {
+            dir: dir.to_owned(),
+            next: AtomicU64::new(next),
+            dirty: AtomicBool::new(true),
+            released: Mutex::default(),
+            open: Mutex::default(),
+        }))
+    }
+
+    /// Makes an empty staging file.
+    pub fn create(self: &Arc<Self>) -> io::Result<Arc<StagingFile>> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(self.path_of(number))?;
+        self.dirty.store(true, Ordering::Release);
+        Ok(self.handle(number, file))
+    }
+
+    /// Opens the staging file `number` as a crash left it; one that is missing comes back empty: its name never
+    /// reached the disk, or the operation that let go of it follows in the journal.
+    pub fn reopen(self: &Arc<Self>, number: u64) -> io::Result<Arc<StagingFile>> {
+        if let Some(file) = self.opened().get(&number).and_then(Weak::upgrade) {
+            return Ok(file);
+        }
+        let path = self.path_of(number);
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        self.next.fetch_max(number.saturating_add(1), Ordering::Relaxed);
+        Ok(self.handle(number, file))
+    }
+
+    fn handle(self: &Arc<Self>, number: u64, file: File) -> Arc<StagingFile> {
+        let handle = Arc::new(StagingFile { number, file, sealed: AtomicBool::new(false), dir: self.clone() });
+        self.opened().insert(number, Arc::downgrade(&handle));
+        handle
+    }
+
+    fn opened(&self) -> MutexGuard<'_, HashMap<u64, Weak<StagingFile>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says whether a file of this number is in use.
+    pub fn is_open(&self, number: u64) -> bool {
+        self.opened().get(&number).is_some_and(|file| file.strong_count() > 0)
+    }
+
+    fn released(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.released.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the list of files that can be removed as soon as the journal is durable up to now.
+    pub fn take_released(&self) -> Vec<u64> {
+        std::mem::take(&mut self.released())
+    }
+
+    /// Removes files taken from [`Self::take_released`]. Best effort: the next start removes what is left.
+    pub fn remove(&self, numbers: &[u64]) {
+        for number in numbers {
+            let _ = fs::remove_file(self.path_of(*number));
+        }
+    }
+
+    /// Makes the names of the files created so far survive a power cut.
+    pub fn sync(&self) -> io::Result<()> {
+        if self.dirty.swap(false, Ordering::AcqRel) {
+            let synced = File::open(&self.dir).and_then(|dir| dir.sync_all());
+            if synced.is_err() {
+                self.dirty.store(true, Ordering::Release);
+            }
+            return synced;
+        }
+        Ok(())
+    }
+
+    /// Removes every file whose number `needed` does not name.
+    pub fn remove_others(&self, needed: impl Fn(u64) -> bool) -> io::Result<()> {
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            if number_of(&entry.file_name()).is_none_or(|number| !needed(number)) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn path_of(&self, number: u64) -> PathBuf {
+        self.dir.join(format!("{number:016x}"))
+    }
+}
+
+fn number_of(name: &std::ffi::OsStr) -> Option<u64> {
+    name.to_str().filter(|name| name.len() == 16).and_then(|hex| u64::from_str_radix(hex, 16).ok())
+}

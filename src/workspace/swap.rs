@@ -1,0 +1,154 @@
+//! Turns the live tree from one sealed state into another, keeping every inode that does not change.
+
+use super::file::FileBody;
+use super::inode::{Body, Ino, Inode, ROOT};
+use super::live::LiveTree;
+use crate::object::{Entry, Name, Node, Root, TreeItem};
+use crate::tree::{DirectoryChange, ItemChange, LinkChange, StateDiff};
+
+/// What the kernel has to forget after the tree changed behind its back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stale {
+    /// A name in a directory, whether it was known to exist or not to exist.
+    Name { parent: Ino, name: Name },
+    /// Attributes of a file; for a directory its listing too.
+    Attributes { ino: Ino },
+}
+
+impl LiveTree {
+    /// Makes a clean live tree that shows the old state of `diff` show its new state, `root`; returns what the kernel must forget.
+    ///
+    /// A directory keeps its inode. A file whose content changed, or whose name goes, loses its name and lives on
+    /// for those who have it open.
+    pub fn swap(&mut self, root: &Root, diff: &StateDiff) -> Vec<Stale> {
+        let mut stale = Vec::new();
+        for change in &diff.links {
+            self.swap_link(change, &mut stale);
+        }
+        self.links_base = root.links;
+        for change in &diff.directories {
+            self.swap_directory(change, &mut stale);
+        }
+        stale
+    }
+
+    fn swap_link(&mut self, change: &LinkChange, stale: &mut Vec<Stale>) {
+        let Some(ino) = self.loaded(change.identity) else { return };
+        let kept = match (&change.new, self.inodes.get_mut(&ino)) {
+            (Some(new), Some(inode)) if inode.linked && same_content(inode, new) => {
+                inode.take_attributes(new);
+                true
+            }
+            _ => false,
+        };
+        if kept {
+            stale.push(Stale::Attributes { ino });
+        } else {
+            for place in self.inodes.get(&ino).map(|inode| inode.places.clone()).unwrap_or_default() {
+                stale.push(Stale::Name { parent: place.parent, name: place.name });
+            }
+            self.detach(ino);
+        }
+    }
+
+    fn swap_directory(&mut self, change: &DirectoryChange, stale: &mut Vec<Stale>) {
+        let ino = if change.path.is_empty() { Some(ROOT) } else { self.loaded(change.old.identity) };
+        let Some(ino) = ino else { return }; // Neither it nor anything below is loaded.
+        let Some(inode) = self.inodes.get_mut(&ino) else { return };
+        inode.take_attributes(&change.new);
+        if let (Some(directory), Node::Directory { tree, has_links }) = (inode.directory_mut(), &change.new.node) {
+            directory.base = *tree;
+            directory.base_has_links = *has_links;
+        }
+        stale.push(Stale::Attributes { ino });
+        for item in &change.items {
+            self.swap_item(ino, item, stale);
+        }
+    }
+
+    fn swap_item(&mut self, parent: Ino, change: &ItemChange, stale: &mut Vec<Stale>) {
+        let child = self.inodes.get(&parent).and_then(Inode::directory).and_then(|directory| directory.slots.get(&change.name));
+        if let Some(child) = child.and_then(|slot| slot.child) {
+            if self.keeps(child, change) {
+                if let (Some(TreeItem::Entry(new)), Some(inode)) = (&change.new, self.inodes.get_mut(&child)) {
+                    inode.take_attributes(new);
+                }
+                stale.push(Stale::Attributes { ino: child });
+                return;
+            }
+            self.detach_name(parent, &change.name, child);
+        }
+        stale.push(Stale::Name { parent, name: change.name.clone() });
+    }
+
+    /// Says whether the file under a name stays the same file with the same content.
+    fn keeps(&self, child: Ino, change: &ItemChange) -> bool {
+        let Some(inode) = self.inodes.get(&child) else { return false };
+        match &change.new {
+            Some(TreeItem::Entry(new)) => inode.identity == new.identity && !inode.linked && same_content(inode, new),
+            Some(TreeItem::Link(identity)) => inode.identity == *identity && inode.linked,
+            None => false,
+        }
+    }
+
+    /// Takes one name from a file; without names left it is an orphan, and so is all below a directory.
+    fn detach_name(&mut self, parent: Ino, name: &Name, child: Ino) {
+        if let Some(directory) = self.inodes.get_mut(&parent).and_then(Inode::directory_mut) {
+            directory.slots.remove(name);
+        }
+        let Some(inode) = self.inodes.get_mut(&child) else { return };
+        inode.places.retain(|place| place.parent != parent || place.name != *name);
+        if inode.linked {
+            self.drop_unused(child); // Other names may exist without being loaded; the link table decides.
+        } else {
+            self.detach(child);
+        }
+    }
+
+    /// Takes all names from a file and from everything loaded below it.
+    fn detach(&mut self, ino: Ino) {
+        let mut pending = vec![ino];
+        let mut detached = Vec::new();
+        while let Some(ino) = pending.pop() {
+            let Some(inode) = self.inodes.get_mut(&ino) else { continue };
+            let places = std::mem::take(&mut inode.places);
+            inode.orphan = true;
+            inode.nlink = 0;
+            inode.changed_in = 0;
+            let mut children = Vec::new();
+            if let Body::Directory(directory) = &mut inode.body {
+                directory.base = None;
+                let slots = std::mem::take(&mut directory.slots);
+                children.extend(slots.values().filter_map(|slot| slot.child));
+            }
+            for child in children {
+                match self.inodes.get_mut(&child) {
+                    // It may have names elsewhere.
+                    Some(inode) if inode.linked => inode.places.retain(|place| place.parent != ino),
+                    _ => pending.push(child),
+                }
+                detached.push(child);
+            }
+            for place in places {
+                if let Some(directory) = self.inodes.get_mut(&place.parent).and_then(Inode::directory_mut) {
+                    directory.slots.remove(&place.name);
+                }
+            }
+            detached.push(ino);
+        }
+        for ino in detached.into_iter().rev() {
+            self.drop_unused(ino);
+        }
+    }
+}
+
+/// Says whether a clean inode shows the bytes (or target, or device) that `entry` describes.
+fn same_content(inode: &Inode, entry: &Entry) -> bool {
+    match (&inode.body, &entry.node) {
+        (Body::File(FileBody::Clean { content, size_bytes, .. }), Node::File { content: new, size_bytes: new_size, .. }) => {
+            content == new && size_bytes == new_size
+        }
+        (Body::File(_), _) => false,
+        _ => inode.to_entry().node == entry.node,
+    }
+}
