@@ -65,12 +65,23 @@ impl Client {
         control.join("requests").is_dir().then(|| Self::Mounted { top: top.to_owned(), control })
     }
 
+    /// Finds the workspace; a store that is named and does not exist is made.
+    pub fn open_or_make(place: &Place) -> Result<Self, CliError> {
+        if let Some(store) = &place.store
+            && !store.exists()
+        {
+            drop(super::serve::open_store(store)?);
+        }
+        Self::find(place)
+    }
+
     fn of_store(store: &Path) -> Result<Self, CliError> {
         let store = store.canonicalize().map_err(|err| CliError::at("cannot open the store", store, err))?;
         if let Some(client) = sys::mount_points_of(&store).iter().find_map(|top| Self::at_mount(top)) {
             return Ok(client);
         }
-        let repository = Repository::open(&store).map_err(|err| CliError::new(format!("cannot open the store {}: {err}", store.display())))?;
+        let repository =
+            Repository::open(&store).map_err(|err| CliError::new(format!("cannot open the store {}: {err}", store.display())))?;
         let workspace = Workspace::open(repository, "main").map_err(|err| CliError::new(err.to_string()))?;
         Ok(Self::Direct(workspace))
     }
@@ -110,7 +121,8 @@ impl Client {
         let absolute = std::path::absolute(path).map_err(|err| CliError::at("cannot use the path", path, err))?;
         // The directory may have been deleted: that is what a restore is for.
         let known = absolute.ancestors().find_map(|part| Some((part.canonicalize().ok()?, absolute.strip_prefix(part).ok()?)));
-        let resolved = known.map_or_else(|| absolute.clone(), |(known, rest)| if rest.as_os_str().is_empty() { known } else { known.join(rest) });
+        let resolved = known
+            .map_or_else(|| absolute.clone(), |(known, rest)| if rest.as_os_str().is_empty() { known } else { known.join(rest) });
         match resolved.strip_prefix(top) {
             Ok(relative) => Ok(relative.to_owned()),
             Err(_) if path.is_relative() => Ok(path.to_owned()),

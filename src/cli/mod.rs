@@ -1,28 +1,39 @@
 //! The command line: arguments, messages, exit codes, signals, lifetimes.
 
+mod args;
 mod client;
+mod commands;
+mod diff;
 mod doctor;
 mod error;
+mod export;
+mod fsck;
+mod generate;
+mod import;
+mod mount;
+mod progress;
 mod report;
+mod run;
 mod serve;
 
+pub use args::Cli;
 pub use error::CliError;
+
+use clap::Parser;
+
+/// Exit code when all went well.
+const DONE: i32 = 0;
+/// Exit code when something failed; wrong arguments give 2 (clap's own).
+const FAILED: i32 = 1;
 
 /// Runs the program and returns its exit code.
 pub fn main() -> i32 {
-    let args: Vec<std::ffi::OsString> = std::env::args_os().collect();
-    let mut plan = serve::MountPlan {
-        store: args[1].clone().into(),
-        mount_point: args[2].clone().into(),
-        branch: "main".into(),
-        options: crate::fuse::MountOptions::default(),
-    };
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    match serve::prepare(&mut plan).and_then(|()| serve::serve(&plan, serve::announce_ready)) {
-        Ok(()) => 0,
+    let cli = Cli::parse();
+    match commands::dispatch(cli) {
+        Ok(code) => code,
         Err(err) => {
             eprintln!("mementofs: {err}");
-            1
+            FAILED
         }
     }
 }

@@ -74,7 +74,13 @@ pub fn show(row: &Value) -> String {
         }
     }
     let author = &row["author"];
-    text += &format!("{:<10} uid {} {} (pid {})\n", "author", author["uid"], author["command"].as_str().unwrap_or("-"), author["pid"]);
+    text += &format!(
+        "{:<10} uid {} {} (pid {})\n",
+        "author",
+        author["uid"],
+        author["command"].as_str().unwrap_or("-"),
+        author["pid"]
+    );
     for (system, id) in row["links"].as_object().into_iter().flatten() {
         text += &format!("{:<10} {system}:{}\n", "link", id.as_str().unwrap_or("-"));
     }

@@ -45,17 +45,25 @@ pub fn open_store(path: &Path) -> Result<Arc<Repository>, CliError> {
 /// Checks and prepares a plan: both paths become absolute, and neither lies within the other.
 pub fn prepare(plan: &mut MountPlan) -> Result<(), CliError> {
     sys::free_dead_mount(&plan.mount_point);
-    let point = plan.mount_point.canonicalize().map_err(|err| CliError::at("cannot use the mount point", &plan.mount_point, err))?;
+    let point =
+        plan.mount_point.canonicalize().map_err(|err| CliError::at("cannot use the mount point", &plan.mount_point, err))?;
     if !point.is_dir() {
         return Err(CliError::new(format!("the mount point {} is not a directory", point.display())));
     }
     plan.store = absolute(&plan.store)?;
     if point.starts_with(&plan.store) || plan.store.starts_with(&point) {
-        let message = format!("the store {} and the mount point {} lie within one another; keep them apart", plan.store.display(), point.display());
+        let message = format!(
+            "the store {} and the mount point {} lie within one another; keep them apart",
+            plan.store.display(),
+            point.display()
+        );
         return Err(CliError::new(message));
     }
     if sys::is_mounted(&point).unwrap_or(false) {
-        return Err(CliError::new(format!("{} is a mount point already; unmount it first: mementofs umount {0}", point.display())));
+        return Err(CliError::new(format!(
+            "{} is a mount point already; unmount it first: mementofs umount {0}",
+            point.display()
+        )));
     }
     if std::fs::read_dir(&point).is_ok_and(|mut entries| entries.next().is_some()) {
         eprintln!("note: {} is not empty; what is there is hidden while the store is mounted", point.display());
@@ -94,12 +102,14 @@ pub fn serve(plan: &MountPlan, ready: impl FnOnce()) -> Result<(), CliError> {
     let mount_point = plan.mount_point.clone();
     let waiter = std::thread::Builder::new()
         .name("wait".into())
-        .spawn(move || runtime.block_on(wait(&upkeep, end, || {
-            if let Err(err) = unmounter.unmount() {
-                tracing::warn!(%err, "unmount by signal; detaching");
-            }
-            sys::detach(&mount_point);
-        })))
+        .spawn(move || {
+            runtime.block_on(wait(&upkeep, end, || {
+                if let Err(err) = unmounter.unmount() {
+                    tracing::warn!(%err, "unmount by signal; detaching");
+                }
+                sys::detach(&mount_point);
+            }))
+        })
         .map_err(|err| CliError::new(format!("cannot start a thread: {err}")))?;
     tracing::info!(store = %plan.store.display(), mount_point = %plan.mount_point.display(), "serving");
     ready();

@@ -43,6 +43,8 @@ pub enum Command {
     Import { from: String, into: Option<Vec<Name>>, message: String },
     /// Say how large things are.
     Stats,
+    /// List the branches.
+    Branches,
 }
 
 /// How space is to be reclaimed.
@@ -187,6 +189,7 @@ pub fn parse_request(bytes: &[u8]) -> Result<Command, CommandError> {
         "restore" => restore_of(from_value(rest)?),
         "undo" => from_value(rest).map(|NothingJson {}| Command::Undo),
         "status" => from_value(rest).map(|NothingJson {}| Command::Status),
+        "branches" => from_value(rest).map(|NothingJson {}| Command::Branches),
         "stats" => from_value(rest).map(|NothingJson {}| Command::Stats),
         "gc" => from_value(rest).map(Command::Gc),
         "log" => from_value(rest).map(|LogJson { limit }| Command::Log { limit }),

@@ -205,16 +205,10 @@ impl ControlDirectory {
     fn describe(&self, number: u64, node: &Node) -> Result<Attributes, CommandError> {
         let (kind, mode, size_bytes, changed) = match node {
             Node::Sealed(..) => {
-                let mut attributes = Attributes::of_entry(&self.sealed_file(node)?.entry, number);
-                attributes.mode &= !0o222; // Nothing there can be written.
-                return Ok(attributes);
+                return Ok(Attributes::of_entry(&self.sealed_file(node)?.entry, number));
             }
-            Node::Top | Node::Directory(_) | Node::LinkSystem(_) => {
-                (EntryKind::Directory, 0o700, 0, Timestamp::now())
-            }
-            Node::Latest | Node::Link(..) => {
-                (EntryKind::Symlink, 0o777, self.link_target(node)?.len() as u64, Timestamp::now())
-            }
+            Node::Top | Node::Directory(_) | Node::LinkSystem(_) => (EntryKind::Directory, 0o700, 0, Timestamp::now()),
+            Node::Latest | Node::Link(..) => (EntryKind::Symlink, 0o777, self.link_target(node)?.len() as u64, Timestamp::now()),
             Node::File(_) | Node::Diff(_) | Node::Request(_) => {
                 let text = self.current(node)?;
                 let writable = matches!(node, Node::Request(_)) || matches!(node, Node::File(kind) if kind.is_command());
@@ -404,12 +398,7 @@ impl ControlDirectory {
     }
 
     /// Accepts what `>`, editors and `cp` do to a file before they write, and means nothing by it.
-    pub fn set_attributes(
-        &self,
-        number: u64,
-        change: &AttributeChange,
-        caller: &Caller,
-    ) -> Result<Attributes, CommandError> {
+    pub fn set_attributes(&self, number: u64, change: &AttributeChange, caller: &Caller) -> Result<Attributes, CommandError> {
         self.admit(caller)?;
         let node = self.node(number)?;
         match node {

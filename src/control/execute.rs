@@ -3,12 +3,14 @@
 use super::command::{Command, GcCommand};
 use super::error::CommandError;
 use super::text::{change_word, iso_time, quoted_path};
-use crate::history::CommitRow;
+use crate::history::{BranchRow, CommitRow};
 use crate::object::{Author, CommitKind, ExternalLink, Name, ObjectId};
 use crate::repository::GcRules;
 use crate::tree::{ChangeKind, PathChange};
-use crate::workspace::{CheckpointRequest, Restored, Stale, Workspace};
+use crate::workspace::{CheckpointRequest, ImportProgress, Restored, Stale, Workspace};
 use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::atomic::Ordering;
 
 /// Who asks, as the kernel says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,9 +81,7 @@ pub fn execute(workspace: &Workspace, command: &Command, author: &Author) -> Res
             let rows: Result<Vec<Value>, CommandError> = rows.iter().map(|row| commit_json(workspace, row)).collect();
             Ok(json!({ "checkpoints": rows? }).into())
         }
-        Command::Diff { from, to } => {
-            Ok(json!({ "changes": changes_json(&diff(workspace, from, to.as_deref())?) }).into())
-        }
+        Command::Diff { from, to } => Ok(json!({ "changes": changes_json(&diff(workspace, from, to.as_deref())?) }).into()),
         Command::Show { reference } => show(workspace, reference),
         Command::Name { reference, name } => {
             let id = resolve(workspace, reference)?;
@@ -93,9 +93,38 @@ pub fn execute(workspace: &Workspace, command: &Command, author: &Author) -> Res
             workspace.repository().history().delete_checkpoint(&id, author)?;
             Ok(json!({ "id": id.to_hex(), "deleted": true }).into())
         }
-        Command::Import { .. } => Err(CommandError::Invalid("import is not possible here".into())),
+        Command::Import { from, into, message } => {
+            let into = into.clone().unwrap_or_default();
+            import_into(workspace, Path::new(from), &into, message, author, &ImportProgress::default())
+        }
+        Command::Branches => {
+            let branches = workspace.repository().history().branches()?;
+            let one = |branch: &BranchRow| json!({ "name": branch.name, "newest": branch.head.map(|id| id.to_hex()) });
+            Ok(json!({ "branches": branches.iter().map(one).collect::<Vec<_>>() }).into())
+        }
         Command::Stats => Ok(stats_json(workspace)?.into()),
     }
+}
+
+/// Imports a directory of the host and checkpoints the result.
+pub fn import_into(
+    workspace: &Workspace,
+    from: &Path,
+    into: &[Name],
+    message: &str,
+    author: &Author,
+    progress: &ImportProgress,
+) -> Result<Reply, CommandError> {
+    let imported = workspace.import(from, into, author, progress)?;
+    let done = workspace.checkpoint(&CheckpointRequest::new(message, author.clone()))?;
+    let trouble = |(path, why): &(std::path::PathBuf, String)| json!({ "path": path.to_string_lossy(), "why": why });
+    let json = json!({
+        "id": done.id.to_hex(),
+        "files": progress.files_done.load(Ordering::Relaxed).saturating_sub(1),
+        "bytes": progress.bytes_done.load(Ordering::Relaxed),
+        "troubled": imported.troubled.iter().map(trouble).collect::<Vec<_>>(),
+    });
+    Ok(Reply { json, stale: imported.restored.stale })
 }
 
 fn restore(

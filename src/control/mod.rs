@@ -16,5 +16,5 @@ mod text;
 pub use command::{Command, GcCommand, parse_checkpoint, parse_gc, parse_request, parse_restore};
 pub use directory::{ControlDirectory, ControlListed};
 pub use error::CommandError;
-pub use execute::{Caller, Reply, execute};
-pub use text::{change_line, changes_text, log_line, quoted_path};
+pub use execute::{Caller, Reply, execute, import_into};
+pub use text::{change_line, changes_text, log_line, quoted_path, unquoted_path};

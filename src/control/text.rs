@@ -44,6 +44,37 @@ pub fn quoted_path(path: &[u8]) -> String {
     quoted
 }
 
+/// Undoes [`quoted_path`].
+pub fn unquoted_path(text: &str) -> Vec<u8> {
+    let Some(quoted) = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')) else { return text.as_bytes().to_vec() };
+    let mut path = Vec::new();
+    let mut rest = quoted.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        rest = tail;
+        if first != b'\\' {
+            path.push(first);
+            continue;
+        }
+        let code = rest.get(..3).and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        match (code, rest.split_first()) {
+            (Some(byte), _) => {
+                path.push(byte);
+                rest = &rest[3..];
+            }
+            (None, Some((escape, tail))) => {
+                path.push(match escape {
+                    b'n' => b'\n',
+                    b't' => b'\t',
+                    other => *other,
+                });
+                rest = tail;
+            }
+            (None, None) => {}
+        }
+    }
+    path
+}
+
 /// Returns the line of a checkpoint: id, time, name or `-`, message.
 pub fn log_line(row: &CommitRow) -> String {
     let name = row.name.as_deref().unwrap_or("-");
@@ -88,6 +119,9 @@ mod tests {
         assert_eq!(quoted_path("src/größe.rs".as_bytes()), "src/größe.rs");
         assert_eq!(quoted_path(b"a\nb\xff"), r#""a\nb\377""#);
         assert_eq!(quoted_path(b"\"x"), r#""\"x""#);
+        for path in [&b"plain"[..], b"a\nb\xff", b"\"x", b"back\\slash\t\x01"] {
+            assert_eq!(unquoted_path(&quoted_path(path)), path);
+        }
     }
 
     #[test]

@@ -7,7 +7,9 @@ use super::number::{NAMESPACE_CONTROL, NAMESPACE_TOP, NodeNumber};
 use super::pool::Pool;
 use crate::control::{Caller, CommandError, ControlDirectory};
 use crate::object::{EntryKind, Name, Timestamp};
-use crate::workspace::{AttributeChange, Attributes, Ino, NewNode, ROOT, RangeChange, RenameMode, Workspace, WorkspaceError, XattrMode};
+use crate::workspace::{
+    AttributeChange, Attributes, Ino, NewNode, ROOT, RangeChange, RenameMode, Workspace, WorkspaceError, XattrMode,
+};
 use fuser::{
     BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags,
     RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek,
@@ -257,9 +259,8 @@ impl Filesystem for MementoFilesystem {
                 Self::control_entry(reply, self.control.top(&caller(request)));
             }
             Ok(Node::Branch(parent)) => {
-                let found = guarded("lookup", || {
-                    self.workspace.lookup(parent, &name_of(name)?).map_err(refused("lookup", parent))
-                });
+                let found =
+                    guarded("lookup", || self.workspace.lookup(parent, &name_of(name)?).map_err(refused("lookup", parent)));
                 match found {
                     Ok(Some(attributes)) => Self::entry(reply, Ok(attributes)),
                     // A number of 0 says that the name does not exist, and lets the kernel remember that.
@@ -380,14 +381,7 @@ impl Filesystem for MementoFilesystem {
                 Self::control_entry(reply, control.make_directory(parent, name.as_bytes(), &who));
             });
         }
-        let node = NewNode {
-            kind: EntryKind::Directory,
-            mode: mode & 0o7777,
-            uid: 0,
-            gid: 0,
-            device: 0,
-            target: Box::default(),
-        };
+        let node = NewNode { kind: EntryKind::Directory, mode: mode & 0o7777, uid: 0, gid: 0, device: 0, target: Box::default() };
         Self::entry(reply, guarded("mkdir", || self.make(request, parent, name, node)));
     }
 
@@ -405,9 +399,8 @@ impl Filesystem for MementoFilesystem {
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         if let Ok(Node::Control(parent)) = node_of(parent) {
             let (who, name) = (caller(request), name.to_owned());
-            let work = move |control: &ControlDirectory| {
-                control.remove_directory(parent, name.as_bytes(), &who).map(|()| Vec::new())
-            };
+            let work =
+                move |control: &ControlDirectory| control.remove_directory(parent, name.as_bytes(), &who).map(|()| Vec::new());
             return self.command(reply, work, Self::empty);
         }
         let result = guarded("rmdir", || {
@@ -717,16 +710,7 @@ impl Filesystem for MementoFilesystem {
         Self::empty(reply, result);
     }
 
-    fn create(
-        &self,
-        request: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        mode: u32,
-        _umask: u32,
-        _flags: i32,
-        reply: ReplyCreate,
-    ) {
+    fn create(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, _flags: i32, reply: ReplyCreate) {
         let flags = FopenFlags::FOPEN_KEEP_CACHE;
         if let Ok(Node::Control(parent)) = node_of(parent) {
             return match self.control.create(parent, name.as_bytes(), &caller(request)) {
@@ -737,8 +721,7 @@ impl Filesystem for MementoFilesystem {
                 Err(err) => reply.error(denied(err)),
             };
         }
-        let node =
-            NewNode { kind: EntryKind::File, mode: mode & 0o7777, uid: 0, gid: 0, device: 0, target: Box::default() };
+        let node = NewNode { kind: EntryKind::File, mode: mode & 0o7777, uid: 0, gid: 0, device: 0, target: Box::default() };
         match guarded("create", || self.make(request, parent, name, node)) {
             Ok(attributes) => {
                 reply.created(&FOREVER, &file_attr(&attributes, NAMESPACE_TOP), GENERATION, FileHandle(0), flags);

@@ -44,9 +44,9 @@ fn branch_of(row: &Row<'_>) -> Result<BranchRow, HistoryError> {
 }
 
 pub(super) fn move_branch(transaction: &Transaction<'_>, branch_id: i64, state: &BranchState) -> Result<(), HistoryError> {
-    let moved = transaction.prepare_cached("UPDATE branches SET head = ?, live_root = ?, journal_seq = ? WHERE id = ?")?.execute(
-        params![state.head.map(|id| id.to_hex()), state.live_root.to_hex(), state.journal_seq as i64, branch_id],
-    )?;
+    let moved = transaction
+        .prepare_cached("UPDATE branches SET head = ?, live_root = ?, journal_seq = ? WHERE id = ?")?
+        .execute(params![state.head.map(|id| id.to_hex()), state.live_root.to_hex(), state.journal_seq as i64, branch_id])?;
     if moved == 1 { Ok(()) } else { Err(HistoryError::not_found(format!("branch {branch_id}"))) }
 }
 
@@ -75,7 +75,13 @@ impl History {
     }
 
     /// Makes a branch.
-    pub fn create_branch(&self, name: &str, state: &BranchState, objects: &[NewObject], time: Timestamp) -> Result<(), HistoryError> {
+    pub fn create_branch(
+        &self,
+        name: &str,
+        state: &BranchState,
+        objects: &[NewObject],
+        time: Timestamp,
+    ) -> Result<(), HistoryError> {
         self.write(|transaction| {
             insert_objects(transaction, objects, time)?;
             transaction.execute(
@@ -93,7 +99,13 @@ impl History {
     }
 
     /// Records that a branch was sealed without a checkpoint.
-    pub fn record_seal(&self, branch_id: i64, state: &BranchState, objects: &[NewObject], time: Timestamp) -> Result<(), HistoryError> {
+    pub fn record_seal(
+        &self,
+        branch_id: i64,
+        state: &BranchState,
+        objects: &[NewObject],
+        time: Timestamp,
+    ) -> Result<(), HistoryError> {
         self.write(|transaction| {
             insert_objects(transaction, objects, time)?;
             move_branch(transaction, branch_id, state)

@@ -136,7 +136,12 @@ fn give_name(transaction: &Transaction<'_>, id: &ObjectId, name: &str) -> Result
 }
 
 /// Ties links to a commit; returns how many were not tied to it before. An id that was tied elsewhere moves here.
-fn tie_links(transaction: &Transaction<'_>, id: &ObjectId, links: &[ExternalLink], time: Timestamp) -> Result<usize, HistoryError> {
+fn tie_links(
+    transaction: &Transaction<'_>,
+    id: &ObjectId,
+    links: &[ExternalLink],
+    time: Timestamp,
+) -> Result<usize, HistoryError> {
     let mut upsert = transaction.prepare_cached(
         "INSERT INTO checkpoint_file_links (system, external_id, commit_id, time) VALUES (?1, ?2, ?3, ?4)
          ON CONFLICT (system, external_id) DO UPDATE SET commit_id = ?3, time = ?4 WHERE commit_id <> ?3",
@@ -350,17 +355,19 @@ impl History {
     /// Returns the links of a checkpoint.
     pub fn links_of(&self, id: &ObjectId) -> Result<Vec<ExternalLink>, HistoryError> {
         let reader = self.reader();
-        let mut statement = reader
-            .prepare_cached("SELECT system, external_id FROM checkpoint_file_links WHERE commit_id = ? ORDER BY system, external_id")?;
-        let links = statement.query_map([id.to_hex()], |row| Ok(ExternalLink { system: row.get(0)?, external_id: row.get(1)? }))?;
+        let mut statement = reader.prepare_cached(
+            "SELECT system, external_id FROM checkpoint_file_links WHERE commit_id = ? ORDER BY system, external_id",
+        )?;
+        let links =
+            statement.query_map([id.to_hex()], |row| Ok(ExternalLink { system: row.get(0)?, external_id: row.get(1)? }))?;
         Ok(links.collect::<Result<_, _>>()?)
     }
 
     /// Returns the checkpoint tied to an external id.
     pub fn link(&self, system: &str, external_id: &str) -> Result<Option<ObjectId>, HistoryError> {
         let reader = self.reader();
-        let mut statement = reader
-            .prepare_cached("SELECT commit_id FROM checkpoint_file_links WHERE system = ? AND external_id = ?")?;
+        let mut statement =
+            reader.prepare_cached("SELECT commit_id FROM checkpoint_file_links WHERE system = ? AND external_id = ?")?;
         let mut rows = statement.query([system, external_id])?;
         rows.next()?.map(|row| id_at(row, 0)).transpose()
     }

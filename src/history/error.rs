@@ -69,7 +69,10 @@ impl fmt::Display for HistoryError {
             Self::BadName { reason } => f.write_str(reason),
             Self::InUse { what } => f.write_str(what),
             Self::Newer { found, supported } => {
-                write!(f, "the database has version {found}, and this program knows versions up to {supported}; use a newer mementofs")
+                write!(
+                    f,
+                    "the database has version {found}, and this program knows versions up to {supported}; use a newer mementofs"
+                )
             }
             Self::Damaged { detail } => write!(f, "the database is damaged: {detail}"),
             Self::Full => f.write_str("no space left for the database"),

@@ -35,7 +35,9 @@ pub fn validate_link(link: &ExternalLink) -> Result<(), HistoryError> {
         return Err(bad(format!("the name of a system has 1 to {SYSTEM_BYTES_MAX} bytes")));
     }
     if system.contains([':', '/']) || system.chars().any(char::is_control) || system.starts_with(['.', '@']) {
-        return Err(bad(format!("the name of the system {system:?} holds `:`, `/` or a control character, or starts with `.` or `@`")));
+        return Err(bad(format!(
+            "the name of the system {system:?} holds `:`, `/` or a control character, or starts with `.` or `@`"
+        )));
     }
     if link.external_id.is_empty() || link.external_id.len() > EXTERNAL_ID_BYTES_MAX || link.external_id.contains('\0') {
         return Err(bad(format!("an external id has 1 to {EXTERNAL_ID_BYTES_MAX} bytes and no NUL")));

@@ -41,9 +41,8 @@ impl History {
     fn by_prefix(&self, prefix: &str) -> Result<ObjectId, HistoryError> {
         let prefix = prefix.to_ascii_lowercase();
         let reader = self.reader();
-        let mut statement = reader.prepare_cached(
-            "SELECT id FROM file_commits WHERE id >= ?1 AND id < ?1 || 'g' AND deleted_at IS NULL LIMIT 2",
-        )?;
+        let mut statement = reader
+            .prepare_cached("SELECT id FROM file_commits WHERE id >= ?1 AND id < ?1 || 'g' AND deleted_at IS NULL LIMIT 2")?;
         let mut rows = statement.query([&prefix])?;
         let first = rows.next()?.map(|row| id_at(row, 0)).transpose()?;
         let second = rows.next()?.is_some();

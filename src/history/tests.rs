@@ -28,7 +28,13 @@ fn location(at: u64) -> Location {
 }
 
 impl Fixture {
-    fn commit(&self, number: u64, parent: Option<ObjectId>, name: Option<&str>, links: &[ExternalLink]) -> Result<ObjectId, HistoryError> {
+    fn commit(
+        &self,
+        number: u64,
+        parent: Option<ObjectId>,
+        name: Option<&str>,
+        links: &[ExternalLink],
+    ) -> Result<ObjectId, HistoryError> {
         let root = ObjectId::of(&number.to_le_bytes());
         let commit = Commit {
             parent,
@@ -41,10 +47,22 @@ impl Fixture {
             author: Author::default(),
             kind: CommitKind::Manual,
         };
-        let memento =
-            Memento { path: b"file".to_vec(), change: "modified", from_path: None, object: Some(root), size_bytes: Some(1), mode: Some(0o100_644) };
+        let memento = Memento {
+            path: b"file".to_vec(),
+            change: "modified",
+            from_path: None,
+            object: Some(root),
+            size_bytes: Some(1),
+            mode: Some(0o100_644),
+        };
         let objects: Vec<NewObject> = (0u8..3)
-            .map(|at| (ObjectId::of(&[&number.to_le_bytes()[..], &[at]].concat()), ObjectKind::Blob, location(number * 100 + u64::from(at))))
+            .map(|at| {
+                (
+                    ObjectId::of(&[&number.to_le_bytes()[..], &[at]].concat()),
+                    ObjectKind::Blob,
+                    location(number * 100 + u64::from(at)),
+                )
+            })
             .collect();
         let id = commit.id();
         let new = NewCommit {

@@ -61,12 +61,8 @@ impl Repository {
         };
         let grace = Duration::from_secs(rules.grace_secs.unwrap_or(GRACE_SECS));
         let cutoff_system = SystemTime::now().checked_sub(grace).unwrap_or(SystemTime::UNIX_EPOCH);
-        let mut run = Run {
-            cutoff: Timestamp::from(cutoff_system),
-            cutoff_system,
-            dry_run: rules.dry_run,
-            reached: HashSet::new(),
-        };
+        let mut run =
+            Run { cutoff: Timestamp::from(cutoff_system), cutoff_system, dry_run: rules.dry_run, reached: HashSet::new() };
         self.watch_use(true);
         let report = self.collect_watched(rules, author, in_use, &mut run);
         self.watch_use(false);
@@ -125,8 +121,7 @@ impl Repository {
             }
             candidates.push((row.id, row.time));
         }
-        let removed: Vec<ObjectId> =
-            removable(&candidates, &keep).into_iter().filter(|id| !pinned.contains(id)).collect();
+        let removed: Vec<ObjectId> = removable(&candidates, &keep).into_iter().filter(|id| !pinned.contains(id)).collect();
         if !run.dry_run {
             for id in &removed {
                 self.history.delete_checkpoint(id, author)?;

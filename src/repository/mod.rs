@@ -9,6 +9,7 @@ mod error;
 mod gc;
 mod objects;
 mod put_content;
+mod verify;
 
 pub use commits::{CommitRequest, MAIN_BRANCH, Movement};
 pub use error::RepositoryError;
@@ -22,6 +23,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 pub use put_content::{ByteSource, Run};
+pub use verify::Verified;
 
 /// Decoded tree nodes kept in memory.
 const NODES_CACHED: usize = 16 << 10;

@@ -108,6 +108,8 @@ impl Window {
         }
         let from = (at - self.start) as usize;
         let piece = self.bytes.get(from..from + want as usize);
-        piece.filter(|piece| !piece.is_empty()).ok_or_else(|| RepositoryError::Other("a file became shorter while it was read".into()))
+        piece
+            .filter(|piece| !piece.is_empty())
+            .ok_or_else(|| RepositoryError::Other("a file became shorter while it was read".into()))
     }
 }

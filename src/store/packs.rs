@@ -150,7 +150,9 @@ impl PackStore {
             Ok(()) => {
                 append.durable = append.durable.max(upto);
                 let open = append.open.clone();
-                append.dirty.retain(|file| open.as_ref().is_some_and(|open| Arc::ptr_eq(open, file)) || !files.iter().any(|done| Arc::ptr_eq(done, file)));
+                append.dirty.retain(|file| {
+                    open.as_ref().is_some_and(|open| Arc::ptr_eq(open, file)) || !files.iter().any(|done| Arc::ptr_eq(done, file))
+                });
             }
             Err(_) => append.failed = true, // What the kernel dropped nobody knows (fsync(2)).
         }
@@ -406,7 +408,8 @@ mod tests {
         fs::write(&staging, &bytes).unwrap();
         let id = ObjectId::of(&bytes);
         let container = packs.adopt_large(&id, &staging).unwrap();
-        let whole = Location { container, offset: 0, stored_bytes: 10_000, size_bytes: 10_000, encoding: crate::object::Encoding::Raw };
+        let whole =
+            Location { container, offset: 0, stored_bytes: 10_000, size_bytes: 10_000, encoding: crate::object::Encoding::Raw };
         assert_eq!(packs.read(&id, &whole).unwrap(), bytes);
         assert_eq!(packs.containers().unwrap().len(), 1);
         packs.remove(container).unwrap();

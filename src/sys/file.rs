@@ -32,6 +32,17 @@ pub fn lock_exclusive(file: &File) -> io::Result<bool> {
     }
 }
 
+/// Returns when nobody holds the lock of a file any more, at once if the file does not exist.
+pub fn wait_until_unlocked(path: &std::path::Path) {
+    let Ok(file) = File::options().read(true).write(true).open(path) else { return };
+    // SAFETY: all fields of `flock` are integers, for which zero is a valid value.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = libc::F_WRLCK as libc::c_short;
+    lock.l_whence = libc::SEEK_SET as libc::c_short;
+    // SAFETY: `lock` is a valid `flock` for the duration of the call; the lock goes when `file` is closed.
+    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLKW, &lock) };
+}
+
 /// Returns the ranges of a file that hold data, in order (lseek(2), SEEK_DATA and SEEK_HOLE).
 pub fn data_ranges(file: &File, size_bytes: u64) -> io::Result<Vec<Range<u64>>> {
     let mut ranges = Vec::new();

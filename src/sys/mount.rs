@@ -58,6 +58,30 @@ pub fn mount_points_of(store: &Path) -> Vec<PathBuf> {
     mounts().unwrap_or_default().into_iter().filter(of_store).map(|mount| mount.point).collect()
 }
 
+/// Returns what is mounted exactly at `path`, if it is one of ours: the path of the store.
+pub fn source_of(path: &Path) -> Option<PathBuf> {
+    let ours = |mount: &MountLine| mount.point == path && mount.kind == "fuse.mementofs";
+    mounts().ok()?.into_iter().rev().find(ours).map(|mount| mount.source)
+}
+
+/// Unmounts what is mounted at `path`; fails when it is in use.
+pub fn unmount(path: &Path) -> io::Result<()> {
+    let text = CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    // SAFETY: `text` is a NUL-terminated string for the duration of the call.
+    if unsafe { libc::umount2(text.as_ptr(), libc::UMOUNT_NOFOLLOW) } == 0 {
+        return Ok(());
+    }
+    let err = io::Error::last_os_error();
+    if err.raw_os_error() != Some(libc::EPERM) {
+        return Err(err);
+    }
+    let output = Command::new("fusermount3").arg("-u").arg(path).stdin(Stdio::null()).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+}
+
 /// Detaches what is mounted at `path`, even if it is in use or its daemon is dead. Best effort.
 pub fn detach(path: &Path) {
     let Ok(text) = CString::new(path.as_os_str().as_bytes()) else { return };

@@ -29,12 +29,7 @@ impl LiveTree {
     }
 
     /// Applies `operation` to `files`, in the order of [`Operation::files`]. The caller checked that it is possible.
-    pub fn apply_to(
-        &mut self,
-        files: &[Ino],
-        operation: &Operation,
-        staging: &Arc<StagingDir>,
-    ) -> Result<(), WorkspaceError> {
+    pub fn apply_to(&mut self, files: &[Ino], operation: &Operation, staging: &Arc<StagingDir>) -> Result<(), WorkspaceError> {
         let first = files.first().copied().unwrap_or(ROOT);
         let second = files.get(1).copied().unwrap_or(first);
         match operation {
@@ -272,11 +267,7 @@ impl LiveTree {
     }
 
     /// Puts a layer for new bytes over the file.
-    pub(super) fn apply_layer(
-        &mut self,
-        ino: Ino,
-        file: Option<Arc<super::staging::StagingFile>>,
-    ) -> Result<(), WorkspaceError> {
+    pub(super) fn apply_layer(&mut self, ino: Ino, file: Option<Arc<super::staging::StagingFile>>) -> Result<(), WorkspaceError> {
         if let Body::File(FileBody::Layered(top)) = &mut self.inode_mut(ino)?.body
             && !top.frozen
             && top.staging.is_none()

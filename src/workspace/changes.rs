@@ -164,8 +164,7 @@ impl Live {
             return Err(WorkspaceError::Exists(name.to_string()));
         }
         let (identity, parent_identity) = (self.identity(ino)?, self.identity(parent)?);
-        let operation =
-            Operation::Link { identity, parent: parent_identity, name: name.clone(), time: Timestamp::now() };
+        let operation = Operation::Link { identity, parent: parent_identity, name: name.clone(), time: Timestamp::now() };
         self.perform(&operation, &[ino, parent])
     }
 
@@ -261,14 +260,14 @@ impl Live {
             (XattrMode::Replace, None) => return Err(WorkspaceError::NoData("extended attribute")),
             _ => {}
         }
-        let others: usize = xattrs
-            .map_or(0, |all| all.iter().filter(|(other, _)| ***other != *name).map(|(name, value)| name.len() + value.len()).sum());
+        let others: usize = xattrs.map_or(0, |all| {
+            all.iter().filter(|(other, _)| ***other != *name).map(|(name, value)| name.len() + value.len()).sum()
+        });
         if others + name.len() + value.len() > XATTRS_BYTES_MAX {
             return Err(WorkspaceError::TooLarge);
         }
         let value = Some(value.into());
-        let operation =
-            Operation::SetXattr { identity: inode.identity, name: name.into(), value, time: Timestamp::now() };
+        let operation = Operation::SetXattr { identity: inode.identity, name: name.into(), value, time: Timestamp::now() };
         self.perform(&operation, &[ino])
     }
 
@@ -278,8 +277,7 @@ impl Live {
         if !inode.xattrs.as_ref().is_some_and(|xattrs| xattrs.contains_key(name)) {
             return Err(WorkspaceError::NoData("extended attribute"));
         }
-        let operation =
-            Operation::SetXattr { identity: inode.identity, name: name.into(), value: None, time: Timestamp::now() };
+        let operation = Operation::SetXattr { identity: inode.identity, name: name.into(), value: None, time: Timestamp::now() };
         self.perform(&operation, &[ino])
     }
 

@@ -236,7 +236,8 @@ mod tests {
         let mut layered = Layered::over(&FileBody::Small(Arc::new(vec![7; 10_000])));
         layered.resize(5000);
         layered.resize(9000);
-        let sources: Vec<_> = layered.pieces(0..9000).into_iter().map(|piece| (piece.range, matches!(piece.source, Source::Hole))).collect();
+        let sources: Vec<_> =
+            layered.pieces(0..9000).into_iter().map(|piece| (piece.range, matches!(piece.source, Source::Hole))).collect();
         assert_eq!(sources, [(0..5000, false), (5000..9000, true)]);
         assert_eq!(layered.data_bytes(), 8192);
     }

@@ -72,7 +72,8 @@ impl Workspace {
             return Err(Error::NotDirectory);
         }
         let mut links: HashMap<(u64, u64), u64> = HashMap::new();
-        let mut found = vec![Found { path: from.to_owned(), name: None, parent: 0, metadata: top, identity: self.fresh_identity()? }];
+        let mut found =
+            vec![Found { path: from.to_owned(), name: None, parent: 0, metadata: top, identity: self.fresh_identity()? }];
         let mut next = 0;
         while next < found.len() {
             if found[next].metadata.is_dir() {
@@ -235,7 +236,11 @@ struct HostFile {
 impl HostFile {
     fn new(file: File, size_bytes: u64, sparse: bool) -> Self {
         let dense = || vec![Run { range: 0..size_bytes, hole: false }];
-        let runs = if sparse { crate::sys::data_ranges(&file, size_bytes).map_or_else(|_| dense(), |data| runs_of(&data, size_bytes)) } else { dense() };
+        let runs = if sparse {
+            crate::sys::data_ranges(&file, size_bytes).map_or_else(|_| dense(), |data| runs_of(&data, size_bytes))
+        } else {
+            dense()
+        };
         Self { file, size_bytes, runs }
     }
 }
@@ -316,9 +321,8 @@ fn finish_directory(
     mut children: Vec<(Name, Option<TreeItem>)>,
 ) -> Result<(), WorkspaceError> {
     children.sort_by(|(a, _), (b, _)| a.cmp(b));
-    let is_directory = |item: &Option<TreeItem>| {
-        matches!(item, Some(TreeItem::Entry(entry)) if entry.node.kind() == EntryKind::Directory)
-    };
+    let is_directory =
+        |item: &Option<TreeItem>| matches!(item, Some(TreeItem::Entry(entry)) if entry.node.kind() == EntryKind::Directory);
     entry.nlink = 2 + children.iter().filter(|(_, item)| is_directory(item)).count() as u32;
     let built = tree::update(repository, None, &children)?;
     entry.node = Node::Directory { tree: built.tree, has_links: built.has_links };

@@ -191,11 +191,7 @@ impl JournalSync {
 ///
 /// The replay ends at the first record that is torn: what follows was never promised to survive. The torn part and
 /// later segments are removed, so that a further replay ends there too.
-pub fn replay<E: From<io::Error>>(
-    dir: &Path,
-    first: u64,
-    mut apply: impl FnMut(Operation) -> Result<(), E>,
-) -> Result<u64, E> {
+pub fn replay<E: From<io::Error>>(dir: &Path, first: u64, mut apply: impl FnMut(Operation) -> Result<(), E>) -> Result<u64, E> {
     fs::create_dir_all(dir)?;
     let mut next = first;
     let mut torn = false;

@@ -168,9 +168,7 @@ impl LiveTree {
         inode.changed_in = generation;
         if inode.linked {
             self.link_changes.insert(inode.identity, generation);
-        } else if !marked
-            && let Some(place) = inode.places.first().cloned()
-        {
+        } else if !marked && let Some(place) = inode.places.first().cloned() {
             self.mark_name(place.parent, &place.name);
         }
     }

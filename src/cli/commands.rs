@@ -1,0 +1,159 @@
+//! Each command: arguments in, a request through the client, a reply printed.
+
+use super::args::{CheckpointArgs, Cli, Command, GcArgs, PlaceArgs};
+use super::client::{Client, Place};
+use super::error::CliError;
+use super::{DONE, FAILED, diff, doctor, export, generate, import, mount, progress, report, run};
+use serde_json::{Map, Value, json};
+use std::path::Path;
+
+impl From<PlaceArgs> for Place {
+    fn from(args: PlaceArgs) -> Self {
+        Self { at: args.at, store: args.store }
+    }
+}
+
+/// Runs a command and returns the exit code.
+pub fn dispatch(cli: Cli) -> Result<i32, CliError> {
+    let json = cli.json;
+    match cli.command {
+        Command::Mount(args) => mount::mount(&args).map(|()| DONE),
+        Command::Umount { mount_point, lazy } => mount::unmount(&mount_point, lazy).map(|()| DONE),
+        Command::Checkpoint(args) => checkpoint(args, json),
+        Command::Restore { reference, path, dry_run, place } => restore(&reference, path.as_deref(), dry_run, place, json),
+        Command::Undo { place } => {
+            let reply = Client::find(&place.into())?.run(&json!({ "do": "undo" }))?;
+            show(&reply, json, |reply| {
+                format!("{}undone; `mementofs undo` takes this back\n", report::changes(&reply["changes"]))
+            })
+        }
+        Command::Log { limit, place } => {
+            let reply = Client::find(&place.into())?.run(&json!({ "do": "log", "limit": limit }))?;
+            show(&reply, json, |reply| report::log(&reply["checkpoints"]))
+        }
+        Command::Status { place } => {
+            let reply = Client::find(&place.into())?.run(&json!({ "do": "status" }))?;
+            show(&reply, json, |reply| report::changes(&reply["changes"]))
+        }
+        Command::Diff { range, path, name_only, place } => {
+            let (client, workplace) = run::mounted(place.into())?;
+            let options = diff::Options { range, path, name_only, json };
+            let done = diff::diff(&client, &options).map(|()| DONE);
+            workplace.map_or(Ok(()), run::Workplace::close)?;
+            done
+        }
+        Command::Show { reference, place } => {
+            let reply = Client::find(&place.into())?.run(&json!({ "do": "show", "ref": reference }))?;
+            show(&reply, json, report::show)
+        }
+        Command::Branch { name, place } => branch(name.as_deref(), place, json),
+        Command::Import { directory, into, message, place } => {
+            import::import(&directory, into.as_deref(), message.as_deref(), &place.into(), json)
+        }
+        Command::Export { reference, destination, tar, place } => {
+            let (client, workplace) = run::mounted(place.into())?;
+            let done = export::export(&client, &reference, &destination, tar, json).map(|()| DONE);
+            workplace.map_or(Ok(()), run::Workplace::close)?;
+            done
+        }
+        Command::Gc(args) => gc(args, json),
+        Command::Fsck { store, read_data, repair } => super::fsck::fsck(&store, read_data, repair, json),
+        Command::Stats { place } => {
+            let reply = Client::find(&place.into())?.run(&json!({ "do": "stats" }))?;
+            show(&reply, json, report::pairs)
+        }
+        Command::Doctor => {
+            let found = doctor::examine();
+            let code = if found["can_mount"] == true { DONE } else { FAILED };
+            show(&found, json, report::pairs).map(|_| code)
+        }
+        Command::Run { store, command } => run::run(&store, &command, json),
+        Command::Generate { what, directory } => generate::generate(what, &directory).map(|()| DONE),
+    }
+}
+
+/// Prints a reply as JSON or as text.
+pub fn show(reply: &Value, json: bool, text: impl FnOnce(&Value) -> String) -> Result<i32, CliError> {
+    if json {
+        report::print(&format!("{reply}\n"));
+    } else {
+        report::print(&text(reply));
+    }
+    Ok(DONE)
+}
+
+fn checkpoint(args: CheckpointArgs, json: bool) -> Result<i32, CliError> {
+    let mut request = Map::new();
+    request.insert("do".into(), "checkpoint".into());
+    request.insert("message".into(), args.message.into());
+    request.insert("allow_empty".into(), args.allow_empty.into());
+    request.extend(args.name.map(|name| ("name".to_owned(), name.into())));
+    request.extend(args.expect.map(|expect| ("expect".to_owned(), expect.into())));
+    if let Some(meta) = args.meta {
+        let meta: Map<String, Value> =
+            serde_json::from_str(&meta).map_err(|err| CliError::new(format!("--meta is not a JSON object: {err}")))?;
+        request.insert("meta".into(), meta.into());
+    }
+    let mut links = Map::new();
+    for link in args.links {
+        let (system, id) = link.split_once(':').ok_or_else(|| CliError::new(format!("--link {link}: write it as SYSTEM:ID")))?;
+        links.insert(system.to_owned(), id.into());
+    }
+    request.insert("links".into(), links.into());
+    let reply = Client::find(&args.place.into())?.run(&request.into())?;
+    show(&reply, json, |reply| {
+        let id = reply["id"].as_str().unwrap_or("-");
+        match reply["created"].as_bool() {
+            Some(true) => format!("{id}  {} changed\n", reply["files_changed"]),
+            _ => format!("{id}  nothing changed since\n"),
+        }
+    })
+}
+
+fn restore(reference: &str, path: Option<&Path>, dry_run: bool, place: PlaceArgs, json: bool) -> Result<i32, CliError> {
+    let client = Client::find(&place.into())?;
+    let path = path.map(|path| client.relative(path)).transpose()?;
+    let path = path.as_ref().map(|path| path.to_string_lossy());
+    let reply = client.run(&json!({ "do": "restore", "ref": reference, "path": path, "dry_run": dry_run }))?;
+    show(&reply, json, |reply| {
+        let mut text = report::changes(&reply["changes"]);
+        if let Some(safety) = reply["safety"].as_str() {
+            text +=
+                &format!("what was there is checkpoint {}; `mementofs undo` brings it back\n", &safety[..safety.len().min(12)]);
+        }
+        if dry_run {
+            text += "nothing was changed: this was a dry run\n";
+        }
+        text
+    })
+}
+
+fn branch(name: Option<&str>, place: PlaceArgs, json: bool) -> Result<i32, CliError> {
+    if name.is_some() {
+        return Err(CliError::new("forking a branch is not possible yet in this version"));
+    }
+    let reply = Client::find(&place.into())?.run(&json!({ "do": "branches" }))?;
+    show(&reply, json, |reply| {
+        let line = |branch: &Value| format!("{} {}\n", branch["name"].as_str().unwrap_or("-"), report::short(&branch["newest"]));
+        reply["branches"].as_array().into_iter().flatten().map(line).collect()
+    })
+}
+
+fn gc(args: GcArgs, json: bool) -> Result<i32, CliError> {
+    let mut request = json!({ "do": "gc", "dry_run": args.dry_run });
+    let numbers = [
+        ("grace_secs", args.grace),
+        ("keep_last", args.keep_last.map(u64::from)),
+        ("keep_hourly", args.keep_hourly.map(u64::from)),
+        ("keep_daily", args.keep_daily.map(u64::from)),
+        ("keep_weekly", args.keep_weekly.map(u64::from)),
+    ];
+    for (key, number) in numbers {
+        if let Some(number) = number {
+            request[key] = number.into();
+        }
+    }
+    let client = Client::find(&args.place.into())?;
+    let reply = progress::spinning("collecting", || client.run(&request))?;
+    show(&reply, json, report::pairs)
+}

@@ -1,0 +1,30 @@
+//! Calls on paths, none of which follows a symbolic link at the end.
+
+use std::ffi::CString;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+fn text_of(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+}
+
+fn checked(result: libc::c_int) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Makes a pipe, socket or device node (mknod(2)).
+pub fn make_node(path: &Path, mode: u32, device: u64) -> io::Result<()> {
+    let text = text_of(path)?;
+    // SAFETY: `text` is a NUL-terminated string for the duration of the call.
+    checked(unsafe { libc::mknod(text.as_ptr(), mode, device) })
+}
+
+/// Sets access and modification time, each in seconds and nanoseconds since 1970 (utimensat(2)).
+pub fn set_times(path: &Path, accessed: (i64, i64), modified: (i64, i64)) -> io::Result<()> {
+    let text = text_of(path)?;
+    let time = |(secs, nanos)| libc::timespec { tv_sec: secs, tv_nsec: nanos };
+    let times = [time(accessed), time(modified)];
+    // SAFETY: `text` is a NUL-terminated string and `times` an array of two for the duration of the call.
+    checked(unsafe { libc::utimensat(libc::AT_FDCWD, text.as_ptr(), times.as_ptr(), libc::AT_SYMLINK_NOFOLLOW) })
+}
