@@ -13,16 +13,30 @@ const COMMAND_BYTES_MAX: usize = 4095;
 pub enum Command {
     /// Take a checkpoint.
     Checkpoint {
+        /// What people read in the log.
         message: String,
+        /// A name for it.
         name: Option<String>,
+        /// External ids to tie to it.
         links: Vec<ExternalLink>,
         /// A JSON object as text.
         metadata: String,
+        /// Makes a commit though nothing changed.
         allow_empty: bool,
+        /// The id the newest checkpoint must have.
         expect: Option<String>,
     },
     /// Restore a checkpoint, whole or one path of it.
-    Restore { reference: String, path: Option<Vec<Name>>, dry_run: bool, expect: Option<String> },
+    Restore {
+        /// Which checkpoint.
+        reference: String,
+        /// The one path to restore; the whole tree without it.
+        path: Option<Vec<Name>>,
+        /// Only says what would change.
+        dry_run: bool,
+        /// The id the newest checkpoint must have.
+        expect: Option<String>,
+    },
     /// Take back the last restore or undo.
     Undo,
     /// Reclaim space.
@@ -30,17 +44,43 @@ pub enum Command {
     /// Say what changed since the last checkpoint.
     Status,
     /// List checkpoints.
-    Log { limit: Option<usize> },
+    Log {
+        /// At most this many, newest first.
+        limit: Option<usize>,
+    },
     /// Compare two states; without `to`, with the live tree.
-    Diff { from: String, to: Option<String> },
+    Diff {
+        /// The older state.
+        from: String,
+        /// The newer state.
+        to: Option<String>,
+    },
     /// Describe a checkpoint.
-    Show { reference: String },
+    Show {
+        /// Which checkpoint.
+        reference: String,
+    },
     /// Name a checkpoint, or take its name away.
-    Name { reference: String, name: Option<String> },
+    Name {
+        /// Which checkpoint.
+        reference: String,
+        /// Its new name.
+        name: Option<String>,
+    },
     /// Delete a checkpoint.
-    Delete { reference: String },
+    Delete {
+        /// Which checkpoint.
+        reference: String,
+    },
     /// Take a directory of the host into the workspace.
-    Import { from: String, into: Option<Vec<Name>>, message: String },
+    Import {
+        /// Path on the host.
+        from: String,
+        /// Where it goes; the root without it.
+        into: Option<Vec<Name>>,
+        /// What people read in the log.
+        message: String,
+    },
     /// Say how large things are.
     Stats,
     /// List the branches.

@@ -16,7 +16,7 @@ impl ControlDirectory {
         match node {
             Node::File(kind) => self.file_text(*kind),
             Node::Diff(reference) => self.diff_text(reference),
-            Node::Request(name) => Ok(self.state().requests.get(name).cloned().unwrap_or_default()),
+            Node::Request(name) => Ok(self.state().requests.reply(name)),
             _ => Err(CommandError::IsDirectory),
         }
     }

@@ -1,19 +1,17 @@
 //! The hidden directory of files through which everything is commanded and seen.
 
-use super::command::{Command, parse_checkpoint, parse_gc, parse_request, parse_restore};
 use super::error::CommandError;
-use super::execute::{Caller, execute, resolve};
+use super::escape::{escaped, unescaped};
+use super::execute::{Caller, resolve};
 use super::node::{DirectoryKind, FileKind, Node, NodeTable};
+use super::requests::Requests;
 use super::sealed::SealedFile;
 use crate::object::{EntryKind, Name, Node as EntryNode, ObjectId, Timestamp};
 use crate::repository::Repository;
-use crate::workspace::{AttributeChange, Attributes, Stale, Workspace};
-use serde_json::json;
-use std::collections::{BTreeMap, HashMap};
+use crate::workspace::{Attributes, Workspace};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Replies kept for those who wrote requests; the oldest names go first.
-const REQUESTS_MAX: usize = 1024;
 /// Names of an old directory handed out at a time.
 const LIST_STEP: usize = 1024;
 
@@ -33,15 +31,17 @@ pub(super) struct State {
     /// What the files of old states in use are.
     sealed: HashMap<Node, SealedFile>,
     /// What the readable files said last, so that size, time and bytes belong together.
-    texts: HashMap<Node, Text>,
-    pub(super) requests: BTreeMap<String, String>,
+    pub(super) texts: HashMap<Node, Text>,
+    /// What the listings in progress go through: a listing is of one instant.
+    listings: HashMap<Node, Arc<Vec<(String, EntryKind)>>>,
+    pub(super) requests: Requests,
     pub(super) last_restore: String,
     pub(super) last_gc: String,
     pub(super) last_error: String,
 }
 
 #[derive(Clone)]
-struct Text {
+pub(super) struct Text {
     bytes: Arc<Vec<u8>>,
     /// Moves whenever the bytes change or somebody writes: the kernel then drops what it cached.
     changed: Timestamp,
@@ -81,23 +81,23 @@ impl ControlDirectory {
         self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn repository(&self) -> &Repository {
+    pub(super) fn repository(&self) -> &Repository {
         self.workspace.repository()
     }
 
-    fn admit(&self, caller: &Caller) -> Result<(), CommandError> {
+    pub(super) fn admit(&self, caller: &Caller) -> Result<(), CommandError> {
         if caller.uid == self.owner || caller.uid == 0 { Ok(()) } else { Err(CommandError::Denied) }
     }
 
     /// Keeps the sentence of a failure for `error`.
-    fn remembered<T>(&self, result: Result<T, CommandError>) -> Result<T, CommandError> {
+    pub(super) fn remembered<T>(&self, result: Result<T, CommandError>) -> Result<T, CommandError> {
         if let Err(err) = &result {
             self.state().last_error = format!("{err}\n");
         }
         result
     }
 
-    fn node(&self, number: u64) -> Result<Node, CommandError> {
+    pub(super) fn node(&self, number: u64) -> Result<Node, CommandError> {
         let gone = || CommandError::NotFound("what the number stood for".into());
         self.state().table.node(number).cloned().ok_or_else(gone)
     }
@@ -109,7 +109,7 @@ impl ControlDirectory {
     }
 
     /// Gives a node a reference and describes it.
-    fn found(&self, node: Node) -> Result<Attributes, CommandError> {
+    pub(super) fn found(&self, node: Node) -> Result<Attributes, CommandError> {
         let number = {
             let mut state = self.state();
             let number = state.table.number(&node);
@@ -128,6 +128,7 @@ impl ControlDirectory {
         let mut state = self.state();
         if let Some(node) = state.table.forget(number, count) {
             state.sealed.remove(&node);
+            state.listings.remove(&node);
             if !matches!(node, Node::File(_)) {
                 state.texts.remove(&node);
             }
@@ -166,7 +167,7 @@ impl ControlDirectory {
                 Ok(Node::Link(system.clone(), external_id))
             }
             Node::Directory(DirectoryKind::Requests) => {
-                let known = self.state().requests.contains_key(text);
+                let known = self.state().requests.contains(text);
                 known.then(|| Node::Request(text.to_owned())).ok_or_else(missing)
             }
             Node::Directory(DirectoryKind::Branches) => Err(missing()),
@@ -175,7 +176,7 @@ impl ControlDirectory {
     }
 
     /// Finds a checkpoint by id, prefix or name: what stands in `checkpoints/`.
-    fn checkpoint_node(&self, text: &str) -> Result<Node, CommandError> {
+    pub(super) fn checkpoint_node(&self, text: &str) -> Result<Node, CommandError> {
         if text.starts_with('@') || text.contains([':', '/']) {
             return Err(CommandError::NotFound(text.to_owned()));
         }
@@ -202,7 +203,7 @@ impl ControlDirectory {
         self.describe(number, &node)
     }
 
-    fn describe(&self, number: u64, node: &Node) -> Result<Attributes, CommandError> {
+    pub(super) fn describe(&self, number: u64, node: &Node) -> Result<Attributes, CommandError> {
         let (kind, mode, size_bytes, changed) = match node {
             Node::Sealed(..) => {
                 return Ok(Attributes::of_entry(&self.sealed_file(node)?.entry, number));
@@ -286,12 +287,24 @@ impl ControlDirectory {
             }
             return Ok(listed);
         }
-        let names = self.names(&node)?;
-        for (at, (name, kind)) in names.into_iter().enumerate().skip(after.saturating_sub(2) as usize) {
+        let names = self.listing(&node, after)?;
+        for (at, (name, kind)) in names.iter().enumerate().skip(after.saturating_sub(2) as usize).take(LIST_STEP) {
             let position = at as u64 + 3;
-            listed.push(ControlListed { name: name.into_bytes(), ino: position, kind, position });
+            listed.push(ControlListed { name: name.clone().into_bytes(), ino: position, kind: *kind, position });
         }
         Ok(listed)
+    }
+
+    /// Returns the names of a directory: those of now when a listing begins, the same ones while it goes on.
+    fn listing(&self, node: &Node, after: u64) -> Result<Arc<Vec<(String, EntryKind)>>, CommandError> {
+        if after > 0
+            && let Some(names) = self.state().listings.get(node)
+        {
+            return Ok(names.clone());
+        }
+        let names = Arc::new(self.names(node)?);
+        self.state().listings.insert(node.clone(), names.clone());
+        Ok(names)
     }
 
     fn names(&self, node: &Node) -> Result<Vec<(String, EntryKind)>, CommandError> {
@@ -317,9 +330,7 @@ impl ControlDirectory {
                 let ids = history.links_in(system)?.into_iter().map(|(external_id, _)| escaped(&external_id)).collect();
                 Ok(with(ids, EntryKind::Symlink))
             }
-            Node::Directory(DirectoryKind::Requests) => {
-                Ok(with(self.state().requests.keys().cloned().collect(), EntryKind::File))
-            }
+            Node::Directory(DirectoryKind::Requests) => Ok(with(self.state().requests.names(), EntryKind::File)),
             Node::Directory(DirectoryKind::Diff | DirectoryKind::Branches) => Ok(Vec::new()),
             _ => Err(CommandError::NotDirectory),
         }
@@ -345,178 +356,14 @@ impl ControlDirectory {
         Ok(text.bytes[start..end].to_vec())
     }
 
-    /// Runs what is written into a command file or a request; returns what the kernel must forget.
-    pub fn write(&self, number: u64, _offset: u64, data: &[u8], caller: &Caller) -> Result<Vec<Stale>, CommandError> {
-        self.admit(caller)?;
+    /// Finds data or a hole from an offset on: a hole of a file of an old state, else the end.
+    pub fn seek(&self, number: u64, offset: u64, hole: bool) -> Result<u64, CommandError> {
         let node = self.node(number)?;
-        if matches!(node, Node::Sealed(..)) {
-            return Err(CommandError::ReadOnly);
+        if let Node::Sealed(..) = node {
+            return self.sealed_file(&node)?.seek(self.repository(), offset, hole);
         }
-        if data.is_empty() {
-            return Ok(Vec::new());
-        }
-        let done = self.remembered(self.run(&node, data, caller));
-        // What was written must not be taken for the content of the file.
-        self.state().texts.remove(&node);
-        done
-    }
-
-    fn run(&self, node: &Node, data: &[u8], caller: &Caller) -> Result<Vec<Stale>, CommandError> {
-        let command = match node {
-            Node::File(FileKind::Checkpoint) => parse_checkpoint(data),
-            Node::File(FileKind::Restore) => parse_restore(data),
-            Node::File(FileKind::Undo) if data.len() < 4096 => Ok(Command::Undo),
-            Node::File(FileKind::Undo) => Err(CommandError::TooLong),
-            Node::File(FileKind::Gc) => parse_gc(data),
-            Node::Request(name) => return self.run_request(name, data, caller),
-            _ => Err(CommandError::NotPermitted),
-        }?;
-        let reply = execute(&self.workspace, &command, &caller.author())?;
-        let line = format!("{}\n", reply.json);
-        match command {
-            Command::Restore { .. } => self.state().last_restore = line,
-            Command::Gc(_) => self.state().last_gc = line,
-            _ => {}
-        }
-        Ok(reply.stale)
-    }
-
-    fn run_request(&self, name: &str, data: &[u8], caller: &Caller) -> Result<Vec<Stale>, CommandError> {
-        let done = parse_request(data).and_then(|command| execute(&self.workspace, &command, &caller.author()));
-        let (reply, result) = match done {
-            Ok(reply) => {
-                let mut json = reply.json;
-                json["ok"] = true.into();
-                (json, Ok(reply.stale))
-            }
-            Err(err) => (json!({ "ok": false, "error": err.to_string() }), Err(err)),
-        };
-        if let Some(kept) = self.state().requests.get_mut(name) {
-            *kept = format!("{reply}\n");
-        }
-        result
-    }
-
-    /// Accepts what `>`, editors and `cp` do to a file before they write, and means nothing by it.
-    pub fn set_attributes(&self, number: u64, change: &AttributeChange, caller: &Caller) -> Result<Attributes, CommandError> {
-        self.admit(caller)?;
-        let node = self.node(number)?;
-        match node {
-            Node::Sealed(..) => Err(CommandError::ReadOnly),
-            Node::File(_) | Node::Request(_) if change.mode.is_none() && change.uid.is_none() && change.gid.is_none() => {
-                self.describe(number, &node)
-            }
-            _ => Err(CommandError::NotPermitted),
-        }
-    }
-
-    /// Creates a request; other files cannot be created.
-    pub fn create(&self, parent: u64, name: &[u8], caller: &Caller) -> Result<Attributes, CommandError> {
-        self.admit(caller)?;
-        match self.node(parent)? {
-            Node::Directory(DirectoryKind::Requests) => {}
-            Node::Sealed(..) => return Err(CommandError::ReadOnly),
-            _ => return Err(CommandError::NotPermitted),
-        }
-        let name = std::str::from_utf8(name).map_err(|_| CommandError::Invalid("a request's name is UTF-8".into()))?;
-        {
-            let mut state = self.state();
-            state.requests.insert(name.to_owned(), String::new());
-            while state.requests.len() > REQUESTS_MAX {
-                state.requests.pop_first();
-            }
-        }
-        self.found(Node::Request(name.to_owned()))
-    }
-
-    /// Removes a request; other files cannot be removed.
-    pub fn unlink(&self, parent: u64, name: &[u8], caller: &Caller) -> Result<(), CommandError> {
-        self.admit(caller)?;
-        match self.node(parent)? {
-            Node::Directory(DirectoryKind::Requests) => {
-                let name = String::from_utf8_lossy(name);
-                let removed = self.state().requests.remove(&*name);
-                removed.map(drop).ok_or_else(|| CommandError::NotFound(name.into_owned()))
-            }
-            Node::Sealed(..) => Err(CommandError::ReadOnly),
-            _ => Err(CommandError::NotPermitted),
-        }
-    }
-
-    /// `mkdir checkpoints/NAME`: takes a checkpoint of that name.
-    pub fn make_directory(&self, parent: u64, name: &[u8], caller: &Caller) -> Result<Attributes, CommandError> {
-        self.admit(caller)?;
-        let made = match self.node(parent)? {
-            Node::Directory(DirectoryKind::Checkpoints) => self.named_checkpoint(name, caller),
-            Node::Sealed(..) => Err(CommandError::ReadOnly),
-            _ => Err(CommandError::NotPermitted),
-        };
-        self.found(self.remembered(made)?)
-    }
-
-    fn named_checkpoint(&self, name: &[u8], caller: &Caller) -> Result<Node, CommandError> {
-        let name = std::str::from_utf8(name).map_err(|_| CommandError::Invalid("a name is UTF-8".into()))?;
-        let command = Command::Checkpoint {
-            message: String::new(),
-            name: Some(name.to_owned()),
-            links: Vec::new(),
-            metadata: "{}".to_owned(),
-            allow_empty: false,
-            expect: None,
-        };
-        execute(&self.workspace, &command, &caller.author())?;
-        self.checkpoint_node(name)
-    }
-
-    /// `rmdir checkpoints/NAME` removes a name, `rmdir checkpoints/ID` deletes a checkpoint.
-    pub fn remove_directory(&self, parent: u64, name: &[u8], caller: &Caller) -> Result<(), CommandError> {
-        self.admit(caller)?;
-        let done = match self.node(parent)? {
-            Node::Directory(DirectoryKind::Checkpoints) => self.remove_checkpoint(name, caller),
-            Node::Sealed(..) => Err(CommandError::ReadOnly),
-            _ => Err(CommandError::NotPermitted),
-        };
-        self.remembered(done)
-    }
-
-    fn remove_checkpoint(&self, name: &[u8], caller: &Caller) -> Result<(), CommandError> {
-        let text = String::from_utf8_lossy(name).into_owned();
-        let id = resolve(&self.workspace, &text)?;
-        let row = self.repository().history().commit(&id)?;
-        let command = if row.name.as_deref() == Some(&text) {
-            Command::Name { reference: text, name: None }
-        } else {
-            Command::Delete { reference: text }
-        };
-        execute(&self.workspace, &command, &caller.author()).map(drop)
-    }
-
-    /// `mv checkpoints/OLD checkpoints/NEW` renames a checkpoint.
-    pub fn rename(
-        &self,
-        parent: u64,
-        name: &[u8],
-        new_parent: u64,
-        new_name: &[u8],
-        caller: &Caller,
-    ) -> Result<(), CommandError> {
-        self.admit(caller)?;
-        let checkpoints = Node::Directory(DirectoryKind::Checkpoints);
-        let done = match (self.node(parent)?, self.node(new_parent)?) {
-            (from, to) if from == checkpoints && to == checkpoints => {
-                let reference = String::from_utf8_lossy(name).into_owned();
-                match std::str::from_utf8(new_name) {
-                    Ok(new_name) => {
-                        let command = Command::Name { reference, name: Some(new_name.to_owned()) };
-                        execute(&self.workspace, &command, &caller.author()).map(drop)
-                    }
-                    Err(_) => Err(CommandError::Invalid("a name is UTF-8".into())),
-                }
-            }
-            (Node::Sealed(..), _) | (_, Node::Sealed(..)) => Err(CommandError::ReadOnly),
-            _ => Err(CommandError::NotPermitted),
-        };
-        self.remembered(done)
+        let end = self.current(&node)?.bytes.len() as u64;
+        if offset >= end { Err(CommandError::NoSuchOffset) } else { Ok(if hole { end } else { offset }) }
     }
 
     /// Returns an extended attribute of a file of an old state.
@@ -537,40 +384,5 @@ impl ControlDirectory {
         }
         let entry = self.sealed_file(&node)?.entry;
         Ok(entry.xattrs.as_ref().map(|xattrs| xattrs.keys().cloned().collect()).unwrap_or_default())
-    }
-}
-
-/// Writes an external id as a file name: `%` is `%25`, `/` is `%2F`.
-fn escaped(external_id: &str) -> String {
-    external_id.replace('%', "%25").replace('/', "%2F")
-}
-
-/// Reads an external id from a file name; `None` when an escape is not one of ours.
-fn unescaped(name: &str) -> Option<String> {
-    let mut parts = name.split('%');
-    let mut external_id = parts.next()?.to_owned();
-    for part in parts {
-        let (code, rest) = part.split_at_checked(2)?;
-        match code {
-            "25" => external_id.push('%'),
-            "2F" | "2f" => external_id.push('/'),
-            _ => return None,
-        }
-        external_id.push_str(rest);
-    }
-    Some(external_id)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn external_ids_survive_as_file_names() {
-        for id in ["thread/ns/1", "50%/2F", "plain", "%25"] {
-            assert_eq!(unescaped(&escaped(id)).as_deref(), Some(id));
-            assert!(!escaped(id).contains('/'));
-        }
-        assert_eq!(unescaped("%zz"), None);
     }
 }

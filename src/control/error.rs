@@ -29,6 +29,8 @@ pub enum CommandError {
     IsDirectory,
     /// There is no such extended attribute.
     NoData,
+    /// Nothing lies from there on.
+    NoSuchOffset,
     /// The workspace refused or failed.
     Workspace(WorkspaceError),
 }
@@ -46,6 +48,7 @@ impl fmt::Display for CommandError {
             Self::NotDirectory => f.write_str("not a directory"),
             Self::IsDirectory => f.write_str("is a directory"),
             Self::NoData => f.write_str("no such extended attribute"),
+            Self::NoSuchOffset => f.write_str("there is no data from that offset on"),
             Self::Workspace(err) => err.fmt(f),
         }
     }

@@ -1,15 +1,18 @@
 //! The control directory: turns written text into commands, and state into readable text.
 //!
 //! `command` parses, knowing nothing of files; `execute` runs a command on a workspace; `text` renders what people and
-//! programs read; `directory` is the tree of hidden files that ties them together; `sealed` shows old states as
+//! programs read; `directory` is the tree of hidden files that ties them together, `actions` what writing there does; `sealed` shows old states as
 //! read-only directories below it.
 
+mod actions;
 mod command;
 mod content;
 mod directory;
 mod error;
+mod escape;
 mod execute;
 mod node;
+mod requests;
 mod sealed;
 mod text;
 

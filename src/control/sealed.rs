@@ -65,6 +65,30 @@ impl SealedFile {
         Ok(repository.read_content(content, offset.min(end)..end)?)
     }
 
+    /// Finds the next data (or hole) from `offset` on; the end of the file counts as a hole.
+    pub fn seek(&self, repository: &Repository, offset: u64, hole: bool) -> Result<u64, CommandError> {
+        let EntryNode::File { size_bytes, content, .. } = &self.entry.node else { return Err(CommandError::IsDirectory) };
+        let holes = match content {
+            crate::object::Content::Empty => std::iter::once(0..*size_bytes).collect(),
+            content => repository.holes_of(content)?,
+        };
+        let mut at = offset;
+        for range in &holes {
+            if range.start <= at && at < range.end {
+                if hole {
+                    return Ok(at);
+                }
+                at = range.end;
+            } else if range.start > at {
+                return Ok(if hole { range.start } else { at });
+            }
+        }
+        if offset >= *size_bytes || (!hole && at >= *size_bytes) {
+            return Err(CommandError::NoSuchOffset);
+        }
+        Ok(if hole { *size_bytes } else { at })
+    }
+
     fn tree(&self) -> Result<Option<ObjectId>, CommandError> {
         match self.entry.node {
             EntryNode::Directory { tree, .. } => Ok(tree),

@@ -49,6 +49,7 @@ pub fn errno_of_command(err: &CommandError) -> Errno {
         CommandError::NotDirectory => Errno::ENOTDIR,
         CommandError::IsDirectory => Errno::EISDIR,
         CommandError::NoData => Errno::ENODATA,
+        CommandError::NoSuchOffset => Errno::ENXIO,
         CommandError::Workspace(err) => errno_of(err),
     }
 }
@@ -73,7 +74,7 @@ fn history(err: &HistoryError) -> Errno {
         HistoryError::NameTaken { .. } => Errno::EEXIST,
         HistoryError::BadName { .. } => Errno::EINVAL,
         HistoryError::InUse { .. } => Errno::EBUSY,
-        HistoryError::Full { .. } => Errno::ENOSPC,
+        HistoryError::Full => Errno::ENOSPC,
         _ => Errno::EIO,
     }
 }

@@ -6,9 +6,13 @@
 mod attr;
 mod errno;
 mod filesystem;
+mod listing;
 mod mount;
 mod notify;
 mod number;
 mod pool;
+mod reply;
+mod requests;
+mod translate;
 
 pub use mount::{Mount, MountError, MountOptions, Unmounter};

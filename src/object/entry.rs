@@ -245,21 +245,21 @@ impl Entry {
         let mtime = Timestamp::decode(reader)?;
         let ctime = Timestamp::decode_relative(mtime, reader)?;
         let atime = Timestamp::decode_relative(mtime, reader)?;
-        let xattrs = if tag & HAS_XATTRS != 0 { Some(Arc::new(decode_xattrs(reader)?)) } else { None };
+        let xattrs = if tag & HAS_XATTRS != 0 { decode_xattrs(reader)? } else { None };
         let node = decode_node(tag & !HAS_XATTRS, reader)?;
         Ok(Self { identity, mode, uid, gid, nlink, mtime, ctime, atime, xattrs, node })
     }
 }
 
-fn decode_xattrs(reader: &mut Reader<'_>) -> Result<BTreeMap<Box<[u8]>, Box<[u8]>>, DecodeError> {
+fn decode_xattrs(reader: &mut Reader<'_>) -> Result<Xattrs, DecodeError> {
     let count = reader.count(XATTR_BYTES_MIN)?;
-    let mut xattrs = BTreeMap::new();
+    let mut xattrs = BTreeMap::<Box<[u8]>, Box<[u8]>>::new();
     for _ in 0..count {
         let name = reader.bytes()?;
         if name.is_empty() || name.contains(&0) {
             return Err(DecodeError::new("bad xattr name"));
         }
-        if xattrs.last_key_value().is_some_and(|(last, _): (&Box<[u8]>, &Box<[u8]>)| **last >= *name) {
+        if xattrs.last_key_value().is_some_and(|(last, _)| **last >= *name) {
             return Err(DecodeError::new("xattrs out of order"));
         }
         xattrs.insert(name.into(), reader.bytes()?.into());
@@ -267,7 +267,7 @@ fn decode_xattrs(reader: &mut Reader<'_>) -> Result<BTreeMap<Box<[u8]>, Box<[u8]
     if xattrs.is_empty() {
         return Err(DecodeError::new("empty xattr list"));
     }
-    Ok(xattrs)
+    Ok(Some(Arc::new(xattrs)))
 }
 
 fn decode_node(code: u8, reader: &mut Reader<'_>) -> Result<Node, DecodeError> {

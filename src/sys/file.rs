@@ -9,13 +9,6 @@ fn checked(result: libc::c_int) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Gives back the space of a range; it then reads as zeros (fallocate(2)).
-pub fn punch_hole(file: &File, offset: u64, len: u64) -> io::Result<()> {
-    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-    // SAFETY: the descriptor stays open while `file` is borrowed; the call takes no pointers.
-    checked(unsafe { libc::fallocate(file.as_raw_fd(), mode, offset as i64, len as i64) })
-}
-
 /// Takes an exclusive lock of the open file description without waiting (fcntl(2), F_OFD_SETLK). Says whether it was free.
 ///
 /// The lock goes with the description, so a process that dies leaves none behind.

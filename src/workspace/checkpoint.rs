@@ -61,10 +61,15 @@ pub struct Checkpoint {
 
 /// A cut that is sealed but named by no transaction yet.
 pub(super) struct Pending {
-    cut: Cut,
+    taken: Taken,
     sealed: Sealed,
+}
+
+/// What a cut takes out of the live tree.
+struct Taken {
+    cut: Cut,
     /// Replaying starts here once the seal is named.
-    pub(super) segment: u64,
+    segment: u64,
     /// Staging files that nothing needs then.
     released: Vec<u64>,
     time: Timestamp,
@@ -127,7 +132,7 @@ impl Workspace {
         let commit = Commit {
             parent: head.commit,
             root,
-            time: pending.map_or_else(Timestamp::now, |pending| pending.time),
+            time: pending.map_or_else(Timestamp::now, |pending| pending.taken.time),
             message: request.message.clone(),
             metadata: request.metadata.clone(),
             links,
@@ -136,7 +141,7 @@ impl Workspace {
             kind: request.kind,
         };
         let journal_seq = match pending {
-            Some(pending) => pending.segment,
+            Some(pending) => pending.taken.segment,
             None => self.live().journal.segment(), // Clean: what the segment holds so far changed nothing.
         };
         let id = self.repository.record_commit(&CommitRequest {
@@ -152,9 +157,9 @@ impl Workspace {
 
     /// Cuts and seals what is dirty; nothing when the tree is clean. The caller settles or abandons it.
     pub(super) fn seal(&self) -> Result<Option<Pending>, WorkspaceError> {
-        let Some((cut, segment, released, time)) = cut_live(&mut self.live())? else { return Ok(None) };
-        match seal::seal(&self.repository, &cut) {
-            Ok(sealed) => Ok(Some(Pending { cut, sealed, segment, released, time })),
+        let Some(taken) = cut_live(&mut self.live())? else { return Ok(None) };
+        match seal::seal(&self.repository, &taken.cut) {
+            Ok(sealed) => Ok(Some(Pending { taken, sealed })),
             Err(err) => {
                 self.live().tree.abandon_cut();
                 Err(err)
@@ -165,7 +170,7 @@ impl Workspace {
     /// Names a seal in the database without making a commit, and settles it.
     pub(super) fn record_seal(&self, head: &mut Head, pending: Option<Pending>) -> Result<(), WorkspaceError> {
         let Some(pending) = pending else { return Ok(()) };
-        let state = BranchState { head: head.commit, live_root: pending.root_id(), journal_seq: pending.segment };
+        let state = BranchState { head: head.commit, live_root: pending.root_id(), journal_seq: pending.taken.segment };
         if let Err(err) = self.repository.record_seal(self.branch_id, &state) {
             self.live().tree.abandon_cut();
             return Err(err.into());
@@ -185,7 +190,7 @@ impl Workspace {
 
     /// Marks clean what a durable transaction names, and lets go of what only a replay needed.
     pub(super) fn settle(&self, pending: Option<Pending>) {
-        let Some(Pending { cut, sealed, segment, released, .. }) = pending else { return };
+        let Some(Pending { taken: Taken { cut, segment, released, .. }, sealed }) = pending else { return };
         let staging = {
             let mut live = self.live();
             live.tree.settle(&cut, &sealed.directories, &sealed.files, sealed.root.links);
@@ -200,7 +205,7 @@ impl Workspace {
 }
 
 /// Takes what changed out of the live tree and starts the next journal segment.
-fn cut_live(live: &mut Live) -> Result<Option<(Cut, u64, Vec<u64>, Timestamp)>, WorkspaceError> {
+fn cut_live(live: &mut Live) -> Result<Option<Taken>, WorkspaceError> {
     if !live.tree.is_dirty() {
         return Ok(None);
     }
@@ -210,7 +215,7 @@ fn cut_live(live: &mut Live) -> Result<Option<(Cut, u64, Vec<u64>, Timestamp)>, 
     let segment = live.journal.rotate().map_err(WorkspaceError::io("journal"))?;
     let cut = live.tree.cut()?;
     live.dirty_bytes = 0;
-    Ok(Some((cut, segment, live.staging.take_released(), Timestamp::now())))
+    Ok(Some(Taken { cut, segment, released: live.staging.take_released(), time: Timestamp::now() }))
 }
 
 fn check_expected(head: &Head, expect: Option<&ObjectId>) -> Result<(), WorkspaceError> {

@@ -44,7 +44,12 @@ pub enum WorkspaceError {
     /// The offset cannot be found (lseek(2) beyond the end).
     NoSuchOffset,
     /// The journal or a staging file failed.
-    Io { what: &'static str, source: io::Error },
+    Io {
+        /// The thing concerned, for people.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The object store failed.
     Store(StoreError),
     /// A directory of the store cannot be read.

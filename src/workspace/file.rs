@@ -112,18 +112,6 @@ impl FileBody {
             Self::Layered(layered) => layered.pieces(range),
         }
     }
-
-    /// Returns the bytes held in memory.
-    pub fn memory_bytes(&self) -> u64 {
-        match self {
-            Self::Small(bytes) => bytes.capacity() as u64,
-            Self::Layered(layered) => match &layered.base {
-                Base::Bytes(bytes) => bytes.capacity() as u64,
-                _ => 0,
-            },
-            Self::Clean { .. } => 0,
-        }
-    }
 }
 
 impl Layered {

@@ -1,6 +1,6 @@
 //! The live tree of one branch: answers file operations, journals them, checkpoints and restores.
 //!
-//! Every change is an [`Operation`]: checked against POSIX (`changes`), written to the journal (`journal`), applied by one
+//! Every change is an `Operation`: checked against POSIX (`changes`), written to the journal (`journal`), applied by one
 //! function (`apply`). A checkpoint takes what changed out of memory (`cut`), turns it into objects (`seal`) while work
 //! goes on, names them in one transaction (`checkpoint`) and marks the tree clean (`cut` again). A restore seals
 //! likewise, compares two sealed states and swaps what differs (`swap`).
@@ -30,7 +30,7 @@ pub use error::WorkspaceError;
 pub use import::{ImportProgress, Imported};
 pub use inode::{Attributes, Ino, ROOT};
 pub use listing::Listed;
-pub use operation::{AttributeChange, NewNode, Operation, RangeChange};
+pub use operation::{AttributeChange, NewNode, RangeChange};
 pub use restore::{Restored, UndoPlan};
 pub use swap::Stale;
 
@@ -283,7 +283,7 @@ impl Workspace {
                 _ => data.push(piece.range),
             }
         }
-        Ok(seek_in(&data, offset, size_bytes, hole).ok_or(WorkspaceError::NoSuchOffset)?)
+        seek_in(&data, offset, size_bytes, hole).ok_or(WorkspaceError::NoSuchOffset)
     }
 
     /// Makes a file and the names that lead to it survive a power cut.

@@ -49,7 +49,7 @@ pub enum RangeChange {
 
 /// One change of the live tree. Files are named by identity; every change carries its time, so that replaying gives the same tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Operation {
+pub(crate) enum Operation {
     /// Says where the file `identity` is found, so that a replay can load it; changes nothing.
     Bind { identity: u64, parent: u64, name: Name },
     /// Says that `identity` is described by the link table; changes nothing.

@@ -56,11 +56,6 @@ impl StagingFile {
         self.file.sync_data()
     }
 
-    /// Gives back the space of a range that nobody reads any more. Best effort.
-    pub fn discard(&self, offset: u64, len: u64) {
-        let _ = crate::sys::punch_hole(&self.file, offset, len);
-    }
-
     /// Says that the object store holds the bytes now, durably, and no replay will ask for them.
     pub fn mark_sealed(&self) {
         self.sealed.store(true, Ordering::Relaxed);

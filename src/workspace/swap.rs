@@ -10,9 +10,17 @@ use crate::tree::{DirectoryChange, ItemChange, LinkChange, StateDiff};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stale {
     /// A name in a directory, whether it was known to exist or not to exist.
-    Name { parent: Ino, name: Name },
+    Name {
+        /// The directory.
+        parent: Ino,
+        /// The name in it.
+        name: Name,
+    },
     /// Attributes of a file; for a directory its listing too.
-    Attributes { ino: Ino },
+    Attributes {
+        /// The file.
+        ino: Ino,
+    },
 }
 
 impl LiveTree {

@@ -1,0 +1,114 @@
+//! Listings of directories, with and without the attributes of what they hold.
+
+use super::attr::{file_attr, file_type};
+use super::filesystem::MementoFilesystem;
+use super::number::{NAMESPACE_CONTROL, NAMESPACE_TOP, NodeNumber};
+use super::reply::{FOREVER, GENERATION, NEVER, name_only};
+use super::translate::{Node, denied, name_of, node_of, refused};
+use crate::control::Caller;
+use crate::object::EntryKind;
+use crate::workspace::Ino;
+use fuser::{Errno, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+/// Names handed out per step at most; the kernel's buffer usually ends it sooner.
+const LIST_STEP: usize = 256;
+/// Positions of the two names that every directory has; those of others are greater.
+const DOT: u64 = 1;
+const DOT_DOT: u64 = 2;
+
+impl MementoFilesystem {
+    /// Fills `reply` with names behind `offset`.
+    pub(super) fn list_names(&self, caller: &Caller, ino: INodeNo, offset: u64, reply: &mut ReplyDirectory) -> Result<(), Errno> {
+        match node_of(ino)? {
+            Node::Branch(ino) => self.list(ino, offset, |ino, position, kind, name| {
+                let number = NodeNumber { namespace: NAMESPACE_TOP, ino }.pack();
+                reply.add(INodeNo(number), position, file_type(kind), name)
+            }),
+            Node::Control(ino) => {
+                for listed in self.control.list(ino, offset, caller).map_err(denied)? {
+                    let number = NodeNumber { namespace: NAMESPACE_CONTROL, ino: listed.ino }.pack();
+                    if reply.add(INodeNo(number), listed.position, file_type(listed.kind), OsStr::from_bytes(&listed.name)) {
+                        break;
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Fills `reply` with names behind `offset` and what they are.
+    pub(super) fn list_attributes(
+        &self,
+        caller: &Caller,
+        ino: INodeNo,
+        offset: u64,
+        reply: &mut ReplyDirectoryPlus,
+    ) -> Result<(), Errno> {
+        let ino = match node_of(ino)? {
+            Node::Branch(ino) => ino,
+            Node::Control(ino) => return self.list_control(caller, ino, offset, reply),
+        };
+        let mut failed = None;
+        self.list(ino, offset, |child, position, kind, name| {
+            if matches!(name.as_bytes(), b"." | b"..") {
+                let attr = name_only(NAMESPACE_TOP, child, kind);
+                return reply.add(INodeNo(0), position, name, &NEVER, &attr, GENERATION);
+            }
+            match self.add_looked_up(ino, position, name, reply) {
+                Ok(full) => full,
+                Err(errno) => {
+                    failed = Some(errno);
+                    true
+                }
+            }
+        })?;
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Adds one name as a lookup would answer it. Says whether there was no room for it.
+    fn add_looked_up(&self, parent: Ino, position: u64, name: &OsStr, reply: &mut ReplyDirectoryPlus) -> Result<bool, Errno> {
+        let found = self.workspace.lookup(parent, &name_of(name)?).map_err(refused("readdirplus", parent))?;
+        let Some(attributes) = found else { return Ok(false) }; // It went meanwhile.
+        let attr = file_attr(&attributes, NAMESPACE_TOP);
+        let full = reply.add(attr.ino, position, name, &FOREVER, &attr, GENERATION);
+        if full {
+            self.workspace.forget(attributes.ino, 1); // It was not handed out.
+        }
+        Ok(full)
+    }
+
+    /// Lists names only: the kernel looks up what it is asked for, each time anew.
+    fn list_control(&self, caller: &Caller, ino: Ino, offset: u64, reply: &mut ReplyDirectoryPlus) -> Result<(), Errno> {
+        for listed in self.control.list(ino, offset, caller).map_err(denied)? {
+            let attr = name_only(NAMESPACE_CONTROL, listed.ino, listed.kind);
+            if reply.add(INodeNo(0), listed.position, OsStr::from_bytes(&listed.name), &NEVER, &attr, GENERATION) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn list(&self, ino: Ino, offset: u64, mut add: impl FnMut(Ino, u64, EntryKind, &OsStr) -> bool) -> Result<(), Errno> {
+        for (position, name) in [(DOT, "."), (DOT_DOT, "..")] {
+            if offset < position && add(ino, position, EntryKind::Directory, OsStr::new(name)) {
+                return Ok(());
+            }
+        }
+        let mut after = offset.max(DOT_DOT);
+        loop {
+            let names = self.workspace.list(ino, after, LIST_STEP).map_err(refused("readdir", ino))?;
+            for listed in &names {
+                let position = listed.name.position();
+                if add(listed.ino, position, listed.kind, OsStr::from_bytes(listed.name.as_bytes())) {
+                    return Ok(());
+                }
+                after = position;
+            }
+            if names.len() < LIST_STEP {
+                return Ok(());
+            }
+        }
+    }
+}

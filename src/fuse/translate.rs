@@ -1,0 +1,131 @@
+//! Translates what the kernel asks: nodes, names, attributes, modes and failures.
+
+use super::errno::{errno_of, errno_of_command};
+use super::number::{NAMESPACE_CONTROL, NAMESPACE_TOP, NodeNumber};
+use crate::control::{Caller, CommandError};
+use crate::object::{Name, Timestamp};
+use crate::workspace::{AttributeChange, Ino, RangeChange, RenameMode, WorkspaceError, XattrMode};
+use fuser::{Errno, INodeNo, RenameFlags, Request, TimeOrNow};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+const SETUID: u32 = 0o4000;
+const SETGID: u32 = 0o2000;
+const GROUP_EXECUTE: u32 = 0o010;
+
+pub(super) enum Node {
+    Branch(Ino),
+    Control(Ino),
+}
+
+pub(super) fn node_of(ino: INodeNo) -> Result<Node, Errno> {
+    let number = NodeNumber::unpack(ino.0);
+    match number.namespace {
+        NAMESPACE_TOP => Ok(Node::Branch(number.ino)),
+        NAMESPACE_CONTROL => Ok(Node::Control(number.ino)),
+        _ => Err(Errno::ENOENT),
+    }
+}
+
+/// Returns the number of a file of the branch; the control directory does not do what was asked.
+pub(super) fn branch_ino(ino: INodeNo) -> Result<Ino, Errno> {
+    match node_of(ino)? {
+        Node::Branch(ino) => Ok(ino),
+        Node::Control(_) => Err(Errno::EPERM),
+    }
+}
+
+/// Runs a handler's work; a panic is an I/O error for this request alone.
+pub(super) fn guarded<T>(operation: &'static str, work: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        tracing::error!(operation, "a request failed by a fault of our own");
+        Err(Errno::EIO)
+    })
+}
+
+pub(super) fn refused(operation: &'static str, ino: Ino) -> impl Fn(WorkspaceError) -> Errno {
+    move |err| {
+        let errno = errno_of(&err);
+        if matches!(errno.code(), libc::EIO | libc::EROFS | libc::ENOSPC) {
+            tracing::warn!(operation, ino, %err, "request failed");
+        }
+        errno
+    }
+}
+
+pub(super) fn denied(err: CommandError) -> Errno {
+    errno_of_command(&err)
+}
+
+pub(super) fn name_of(name: &OsStr) -> Result<Name, Errno> {
+    Name::new(name.as_bytes()).map_err(|err| errno_of(&err.into()))
+}
+
+pub(super) fn caller(request: &Request) -> Caller {
+    Caller { uid: request.uid(), gid: request.gid(), pid: request.pid() }
+}
+
+pub(super) fn attribute_change(
+    mode: Option<u32>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    size: Option<u64>,
+    atime: Option<TimeOrNow>,
+    mtime: Option<TimeOrNow>,
+) -> AttributeChange {
+    let now = Timestamp::now();
+    let time = |time| match time {
+        TimeOrNow::SpecificTime(time) => Timestamp::from(time),
+        TimeOrNow::Now => now,
+    };
+    AttributeChange {
+        mode: mode.map(|mode| mode & 0o7777),
+        uid,
+        gid,
+        size_bytes: size,
+        atime: atime.map(time),
+        mtime: mtime.map(time),
+    }
+}
+
+pub(super) fn stripped(mode: u32) -> u32 {
+    let mode = mode & !SETUID;
+    if mode & GROUP_EXECUTE != 0 { mode & !SETGID } else { mode }
+}
+
+/// Returns how a rename treats what stands at the new name.
+pub(super) fn rename_mode(flags: RenameFlags) -> Result<RenameMode, Errno> {
+    match flags {
+        flags if flags.is_empty() => Ok(RenameMode::Replace),
+        RenameFlags::RENAME_NOREPLACE => Ok(RenameMode::NoReplace),
+        RenameFlags::RENAME_EXCHANGE => Ok(RenameMode::Exchange),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// Returns whether an extended attribute may, must or must not exist already.
+pub(super) fn xattr_mode(flags: i32) -> Result<XattrMode, Errno> {
+    match flags {
+        0 => Ok(XattrMode::Set),
+        libc::XATTR_CREATE => Ok(XattrMode::Create),
+        libc::XATTR_REPLACE => Ok(XattrMode::Replace),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// Returns what fallocate(2) does to a range, and whether the size stays.
+pub(super) fn range_change(mode: i32) -> Result<(RangeChange, bool), Errno> {
+    let change = match mode & !libc::FALLOC_FL_KEEP_SIZE {
+        0 => RangeChange::Allocate,
+        libc::FALLOC_FL_PUNCH_HOLE => RangeChange::Punch,
+        libc::FALLOC_FL_ZERO_RANGE => RangeChange::Zero,
+        _ => return Err(Errno::EOPNOTSUPP),
+    };
+    Ok((change, mode & libc::FALLOC_FL_KEEP_SIZE != 0))
+}
+
+/// ACLs would have to be enforced by the kernel, which needs more than it offers without privileges.
+pub(super) fn check_xattr_name(name: &OsStr) -> Result<(), Errno> {
+    if name.as_bytes().starts_with(b"system.posix_acl_") { Err(Errno::EOPNOTSUPP) } else { Ok(()) }
+}
