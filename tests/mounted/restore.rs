@@ -1,0 +1,230 @@
+//! Restore and undo: all or nothing, of the whole tree or of one path, and every cache tells the truth.
+
+use crate::checkpoint::one_of_everything;
+use crate::mount::{TestMount, described, noise};
+use serde_json::{Value, json};
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+
+#[test]
+fn restore_undo_and_undo_of_the_undo() {
+    let mount = TestMount::new();
+    mount.write("a", "1");
+    let one = mount.checkpoint("one");
+    mount.write("a", "2");
+    mount.write("b", "new");
+    mount.tell("restore", &one);
+    assert_eq!((mount.read("a").as_str(), mount.path("b").exists()), ("1", false));
+    let log = mount.query("SELECT kind FROM file_commits ORDER BY seq");
+    assert_eq!(log, ["manual", "safety"], "what was not checkpointed was checkpointed first");
+    assert!(mount.says("undo").contains("restore"), "{}", mount.says("undo"));
+    mount.tell("undo", "x");
+    assert_eq!((mount.read("a").as_str(), mount.read("b").as_str()), ("2", "new"));
+    mount.tell("undo", "x");
+    assert_eq!((mount.read("a").as_str(), mount.path("b").exists()), ("1", false), "the undo is taken back");
+    mount.tell("undo", "x");
+    assert_eq!(mount.read("a"), "2");
+}
+
+#[test]
+fn an_emptied_workspace_comes_back() {
+    let mount = TestMount::new();
+    one_of_everything(&mount);
+    let before = described(&mount.path("d"));
+    mount.checkpoint("all");
+    mount.shell(&format!("rm -rf {}/*", mount.top().display()));
+    assert_eq!(mount.shell("ls -A"), "");
+    mount.shell("echo @ > .memento/restore");
+    assert_eq!(described(&mount.path("d")), before);
+}
+
+#[test]
+fn one_path_comes_back_and_the_rest_stays() {
+    let mount = TestMount::new();
+    one_of_everything(&mount);
+    mount.write("other/file", "1");
+    let id = mount.checkpoint("all");
+    let before = described(&mount.path("d/deep"));
+    mount.shell("rm -rf d/deep; echo 2 > other/file; mkdir d/deep; echo intruder > d/deep/er");
+    mount.tell("restore", format!("{id} d/deep"));
+    assert_eq!(described(&mount.path("d/deep")), before);
+    assert_eq!(mount.read("other/file"), "2");
+    mount.tell("undo", "x");
+    assert_eq!(mount.read("d/deep/er"), "intruder\n");
+    mount.shell("rm d/file");
+    mount.tell("restore", json!({ "ref": id, "path": "d/file" }).to_string());
+    assert_eq!(mount.read("d/file"), "hello\n");
+    assert_eq!(mount.read("other/file"), "2");
+}
+
+#[test]
+fn a_path_with_spaces_and_odd_bytes_comes_back() {
+    let mount = TestMount::new();
+    mount.write("a b/c  d", "1");
+    let id = mount.checkpoint("one");
+    mount.write("a b/c  d", "2");
+    mount.tell("restore", format!("{id} a b/c  d"));
+    assert_eq!(mount.read("a b/c  d"), "1");
+    use std::os::unix::ffi::OsStrExt;
+    let odd = mount.path(std::ffi::OsStr::from_bytes(b"od\xffd"));
+    fs::write(&odd, "1").unwrap();
+    mount.checkpoint("two");
+    fs::write(&odd, "2").unwrap();
+    let status = mount.says("status");
+    assert!(status.contains("M \"od\\377d\""), "{status}");
+    mount.tell("restore", "@ \"od\\377d\"");
+    assert_eq!(fs::read_to_string(&odd).unwrap(), "1");
+}
+
+#[test]
+fn a_dry_run_says_what_would_change_and_changes_nothing() {
+    let mount = TestMount::new();
+    mount.write("a", "1");
+    let id = mount.checkpoint("one");
+    mount.write("a", "2");
+    mount.write("b", "2");
+    mount.tell("restore", json!({ "ref": id, "dry_run": true }).to_string());
+    let result: Value = serde_json::from_str(&mount.says("restore")).unwrap();
+    let paths: Vec<_> = result["changes"].as_array().unwrap().iter().map(|change| change["path"].as_str().unwrap()).collect();
+    assert!(paths.contains(&"a") && paths.contains(&"b"), "{result}");
+    assert_eq!(mount.read("a"), "2");
+    assert_eq!(mount.query("SELECT count(*) FROM file_commits"), ["1"]);
+}
+
+#[test]
+fn every_cache_tells_the_truth_at_the_first_look() {
+    let mount = TestMount::new();
+    mount.shell("mkdir -p d/gone d/same; echo old > d/file; echo stays > d/same/file; echo bye > d/gone/file; ln -s old d/link");
+    mount.shell("setfattr -n user.x -v old d/file; chmod 600 d/file");
+    let old = mount.checkpoint("old");
+    mount.shell(
+        "rm -r d/gone; rm d/link; ln -s new d/link; echo newer > d/file; setfattr -n user.x -v new d/file; chmod 644 d/file; echo 1 > d/added",
+    );
+    mount.checkpoint("new");
+    for round in 0..6 {
+        let is_old = round % 2 == 0;
+        // The kernel knows everything of the present state, and that the other names do not exist.
+        mount.shell("ls -lR . >/dev/null; cat d/file d/same/file d/added d/gone/file d/link 2>/dev/null || true; stat d/gone d/added 2>/dev/null || true");
+        let (same, content) = (fs::metadata(mount.path("d/same/file")).unwrap().ino(), mount.read("d/same/file"));
+        mount.tell("restore", if is_old { old.clone() } else { "@".to_owned() });
+        assert_eq!(mount.path("d/gone/file").exists(), is_old, "round {round}");
+        assert_eq!(mount.path("d/added").exists(), !is_old, "round {round}");
+        assert_eq!(mount.read("d/file"), if is_old { "old\n" } else { "newer\n" });
+        assert_eq!(fs::read_link(mount.path("d/link")).unwrap().to_str(), Some(if is_old { "old" } else { "new" }));
+        assert_eq!(xattr::get(mount.path("d/file"), "user.x").unwrap().unwrap(), if is_old { b"old" } else { b"new" });
+        assert_eq!(fs::metadata(mount.path("d/file")).unwrap().mode() & 0o777, if is_old { 0o600 } else { 0o644 });
+        assert_eq!(fs::metadata(mount.path("d/same/file")).unwrap().ino(), same, "unchanged files keep their number");
+        assert_eq!(mount.read("d/same/file"), content);
+        let mut names: Vec<_> = fs::read_dir(mount.path("d")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        let expected: &[&str] = if is_old { &["file", "gone", "link", "same"] } else { &["added", "file", "link", "same"] };
+        assert_eq!(names, expected, "round {round}");
+        if !is_old {
+            continue;
+        }
+        mount.tell("undo", "x");
+        assert_eq!(mount.read("d/file"), "newer\n");
+        mount.tell("undo", "x");
+    }
+}
+
+#[test]
+fn an_open_file_keeps_the_version_it_was_opened_with() {
+    let mount = TestMount::new();
+    let (old, new) = (noise(2_000_000, 1), noise(2_000_000, 2));
+    mount.write("file", &old);
+    let id = mount.checkpoint("old");
+    mount.write("file", &new);
+    let mut open = fs::File::open(mount.path("file")).unwrap();
+    let mut head = vec![0; 1000];
+    open.read_exact(&mut head).unwrap();
+    mount.tell("restore", &id);
+    let mut rest = Vec::new();
+    open.read_to_end(&mut rest).unwrap();
+    assert!([head, rest].concat() == new, "the version that was opened, whole");
+    assert!(fs::read(mount.path("file")).unwrap() == old);
+}
+
+#[test]
+fn a_working_directory_stays_valid() {
+    let mount = TestMount::new();
+    mount.write("d/e/file", "1");
+    let id = mount.checkpoint("one");
+    let said = mount.shell(&format!(
+        "cd d/e; echo 2 > file; echo 3 > other; echo {id} > {}/.memento/restore; pwd -P; ls; cat file; echo 4 > new; ls",
+        mount.top().display()
+    ));
+    assert_eq!(said, format!("{}/d/e\nfile\n1\nfile\nnew\n", mount.top().display()));
+}
+
+#[test]
+fn restore_survives_a_crash_right_after_it() {
+    let mut mount = TestMount::new();
+    one_of_everything(&mount);
+    let before = described(&mount.path("d"));
+    let id = mount.checkpoint("one");
+    mount.shell("rm -rf d/deep; echo x > d/file; echo y > d/y");
+    mount.tell("restore", &id);
+    mount.crash();
+    assert_eq!(described(&mount.path("d")), before);
+    mount.tell("undo", "x");
+    mount.crash();
+    assert_eq!((mount.read("d/file").as_str(), mount.read("d/y").as_str()), ("x\n", "y\n"));
+}
+
+#[test]
+fn a_restore_under_writers_is_whole() {
+    let mount = TestMount::new();
+    mount.shell("mkdir d; for i in $(seq 100); do echo old > d/$i; done");
+    let id = mount.checkpoint("old");
+    mount.shell("for i in $(seq 100); do echo new > d/$i; done");
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for at in 0..500 {
+                fs::write(mount.path(format!("w{}", at % 7)), at.to_string()).unwrap();
+            }
+        });
+        mount.tell("restore", &id);
+        writer.join().unwrap();
+    });
+    assert_eq!(mount.shell("cat d/* | sort | uniq -c").trim(), "100 old");
+    mount.tell("undo", "x");
+    assert_eq!(mount.shell("cat d/* | sort | uniq -c").trim(), "100 new");
+}
+
+#[test]
+fn restoring_what_is_there_already_changes_nothing() {
+    let mount = TestMount::new();
+    mount.write("a", "1");
+    let id = mount.checkpoint("one");
+    let number = fs::metadata(mount.path("a")).unwrap().ino();
+    mount.tell("restore", &id);
+    assert_eq!(fs::metadata(mount.path("a")).unwrap().ino(), number);
+    assert_eq!(mount.query("SELECT count(*) FROM file_commits"), ["1"]);
+}
+
+#[test]
+fn every_way_to_name_a_checkpoint() {
+    let mount = TestMount::new();
+    let mut ids = Vec::new();
+    for at in 0..3 {
+        mount.write("file", at.to_string());
+        ids.push(
+            mount.checkpoint(
+                &json!({ "message": "m", "name": format!("n{at}"), "links": { "sys": format!("t/{at}") } }).to_string(),
+            ),
+        );
+    }
+    for (reference, content) in
+        [("n0", "0"), ("@~1", "1"), ("@", "2"), ("sys:t/1", "1"), ("branch/main", "2"), (&ids[0][..10], "0"), (&ids[2], "2")]
+    {
+        mount.write("file", "between");
+        let before = mount.newest();
+        let target = mount.request(&json!({ "do": "show", "ref": reference }))["id"].clone();
+        mount.tell("restore", json!({ "ref": reference }).to_string());
+        assert_eq!(mount.read("file"), content, "{reference}");
+        mount.tell("restore", ids[2].clone());
+        let _ = (before, target);
+    }
+}

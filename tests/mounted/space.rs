@@ -1,0 +1,194 @@
+//! What the store takes, and gives back.
+
+use crate::mount::{TestMount, disk_bytes, noise, program, succeeded};
+use serde_json::{Value, json};
+use std::fs;
+
+const MIB: u64 = 1 << 20;
+
+fn collect(mount: &TestMount, rules: &Value) -> Value {
+    mount.tell("gc", rules.to_string());
+    serde_json::from_str(&mount.says("gc")).unwrap()
+}
+
+#[test]
+fn the_same_content_is_stored_once() {
+    let mount = TestMount::new();
+    let bytes = noise(500_000, 1);
+    mount.write("first", &bytes);
+    mount.checkpoint("one");
+    let (before, blobs) = (mount.store_bytes(), mount.query("SELECT count(*) FROM file_blobs WHERE kind='blob'"));
+    for at in 0..10 {
+        mount.write(&format!("copy{at}"), &bytes);
+        mount.checkpoint(&format!("copy {at}"));
+    }
+    assert_eq!(mount.query("SELECT count(*) FROM file_blobs WHERE kind='blob'"), blobs, "no new content");
+    let grown = mount.store_bytes().saturating_sub(before);
+    assert!(grown < MIB, "ten copies of half a MiB took {grown} bytes");
+}
+
+#[test]
+fn a_large_file_that_changes_a_little_adds_a_little() {
+    let mount = TestMount::new();
+    let mut bytes = noise(50 << 20, 2);
+    mount.write("large", &bytes);
+    mount.checkpoint("base");
+    let packs = mount.store().join("packs");
+    let mut before = disk_bytes(&packs);
+    let mut grown = |what: &str| {
+        mount.checkpoint(what);
+        let now = disk_bytes(&packs);
+        let grown = now - before;
+        before = now;
+        assert!(grown < MIB, "{what}: {grown} bytes");
+    };
+    use std::os::unix::fs::FileExt;
+    let file = fs::File::options().write(true).open(mount.path("large")).unwrap();
+    file.write_all_at(b"x", 25 << 20).unwrap();
+    bytes[25 << 20] = b'x';
+    drop(file);
+    grown("one byte in the middle");
+    bytes.insert(10 << 20, b'y');
+    mount.write("large", &bytes);
+    grown("an insertion");
+    assert!(fs::read(mount.path("large")).unwrap() == bytes);
+    assert!(fs::read(mount.control("checkpoints/latest/large")).unwrap() == bytes);
+}
+
+#[test]
+fn text_is_compressed() {
+    let mount = TestMount::new();
+    let text: String = (0..40_000).map(|at| format!("line {at} of a text that repeats itself\n")).collect();
+    mount.write("text", &text);
+    mount.checkpoint("one");
+    let packed = disk_bytes(&mount.store().join("packs"));
+    assert!(packed < text.len() as u64 / 3, "{packed} bytes for {} of text", text.len());
+}
+
+#[test]
+fn gc_gives_back_what_deleted_checkpoints_held() {
+    let mount = TestMount::new();
+    mount.write("kept", noise(300_000, 1));
+    mount.write("junk", noise(20 << 20, 2));
+    let doomed = mount.checkpoint("with junk");
+    fs::remove_file(mount.path("junk")).unwrap();
+    mount.checkpoint("without junk");
+    let before = mount.store_bytes();
+    collect(&mount, &json!({ "grace_secs": 0 }));
+    assert!(mount.store_bytes() + MIB > before, "nothing goes that a checkpoint names");
+    fs::remove_dir(mount.control(format!("checkpoints/{doomed}"))).unwrap();
+    let plan = collect(&mount, &json!({ "grace_secs": 0, "dry_run": true }));
+    assert!(mount.store_bytes() + MIB > before, "a dry run removes nothing");
+    assert!(plan["bytes_freed"].as_u64().unwrap() > 15 * MIB, "{plan}");
+    let grace = collect(&mount, &json!({}));
+    assert!(mount.store_bytes() + MIB > before, "the grace period is ten minutes: {grace}");
+    let done = collect(&mount, &json!({ "grace_secs": 0 }));
+    assert!(mount.store_bytes() + 15 * MIB < before, "{} bytes before, {} after; {done}", before, mount.store_bytes());
+    assert!(fs::read(mount.path("kept")).unwrap() == noise(300_000, 1));
+    assert_eq!(done["dry_run"], false);
+}
+
+#[test]
+fn gc_keeps_what_the_rules_and_names_keep() {
+    let mount = TestMount::new();
+    for at in 0..6 {
+        mount.write("file", at.to_string());
+        let name = if at == 1 { r#","name":"named""# } else { "" };
+        let link = if at == 2 { r#","links":{"sys":"linked"}"# } else { "" };
+        mount.checkpoint(&format!(r#"{{"message":"{at}"{name}{link}}}"#));
+    }
+    collect(&mount, &json!({ "grace_secs": 0 }));
+    assert_eq!(mount.says("log").lines().count(), 6, "without keep rules no checkpoint is removed");
+    collect(&mount, &json!({ "grace_secs": 0, "keep_last": 2 }));
+    let left: Vec<String> = mount.says("log").lines().map(|line| line.rsplit(' ').next().unwrap().to_owned()).collect();
+    assert_eq!(left, ["5", "4", "2", "1"], "the newest two, the named one and the linked one");
+    for reference in ["named", "sys:linked", "@", "@~1"] {
+        mount.tell("restore", json!({ "ref": reference, "dry_run": true }).to_string());
+    }
+}
+
+#[test]
+fn gc_runs_beside_writers_and_loses_nothing() {
+    let mount = TestMount::new();
+    for at in 0..20 {
+        mount.write(&format!("base{at}"), noise(40_000, at));
+    }
+    let base = mount.checkpoint("base");
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (mount, stop) = (&mount, &stop);
+        scope.spawn(move || {
+            let mut at = 0;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                at += 1;
+                mount.write(&format!("w{}", at % 10), noise(30_000, at % 13));
+                if at % 5 == 0 {
+                    mount.tell("checkpoint", "m");
+                }
+            }
+        });
+        for _ in 0..10 {
+            collect(mount, &json!({ "grace_secs": 0 }));
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    for id in mount.says("log").lines().map(|line| line[..64].to_owned()) {
+        mount.shell(&format!("cat .memento/checkpoints/{id}/* > /dev/null"));
+    }
+    mount.tell("restore", &base);
+    for at in 0..20 {
+        assert!(fs::read(mount.path(format!("base{at}"))).unwrap() == noise(40_000, at));
+    }
+}
+
+#[test]
+fn staging_and_journal_files_go_when_nothing_needs_them() {
+    let mut mount = TestMount::new();
+    for round in 0..3 {
+        mount.write("large", noise(5_000_000, round));
+        mount.checkpoint("m");
+    }
+    fs::remove_file(mount.path("large")).unwrap();
+    mount.checkpoint("gone");
+    mount.remount();
+    collect(&mount, &json!({ "grace_secs": 0 }));
+    let staged = disk_bytes(&mount.store().join("staging"));
+    assert!(staged < 100_000, "staging holds {staged} bytes");
+    let journal = disk_bytes(&mount.store().join("journal"));
+    assert!(journal < 200_000, "the journal holds {journal} bytes");
+}
+
+#[test]
+fn orphans_of_a_crash_go_at_the_next_gc() {
+    let mut mount = TestMount::new();
+    mount.write("file", "1");
+    mount.checkpoint("one");
+    mount.terminate();
+    // What a crash between bytes and transaction leaves: a whole pack and a staging file that nothing names.
+    let packs = mount.store().join("packs");
+    let pack = fs::read_dir(&packs).unwrap().next().unwrap().unwrap().path();
+    fs::copy(&pack, packs.join("00000777.pack")).unwrap();
+    fs::write(mount.store().join("staging/0000000000000777"), noise(1_000_000, 1)).unwrap();
+    mount.mount(&[]);
+    collect(&mount, &json!({ "grace_secs": 0 }));
+    assert!(!packs.join("00000777.pack").exists());
+    assert!(!mount.store().join("staging/0000000000000777").exists());
+    assert_eq!(mount.read("file"), "1");
+    mount.terminate();
+    succeeded("fsck", program().arg("fsck").arg(mount.store()).arg("--read-data").output().unwrap());
+}
+
+#[test]
+fn many_checkpoints_stay_cheap() {
+    let mount = TestMount::new();
+    mount.write("dir/file", noise(1000, 0));
+    mount.checkpoint("base");
+    let before = mount.store_bytes();
+    const ROUNDS: u64 = 300;
+    for at in 0..ROUNDS {
+        fs::write(mount.path("dir/file"), noise(1024, at + 1)).unwrap();
+        mount.tell("checkpoint", "m");
+    }
+    let each = mount.store_bytes().saturating_sub(before) / ROUNDS;
+    assert!(each <= 24 << 10, "{each} bytes a checkpoint, the write-ahead log included");
+}

@@ -1,0 +1,288 @@
+//! Bad input and trouble: a clear error, and nothing lost.
+
+use crate::mount::{TestMount, noise, program, succeeded};
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// Says whether the tests run as root.
+pub fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata("/proc/self").unwrap().uid() == 0
+}
+
+fn mounting(store: &Path, point: &Path) -> Output {
+    program().arg("mount").arg(store).arg(point).output().unwrap()
+}
+
+fn refused(store: &Path, point: &Path) -> String {
+    let output = mounting(store, point);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn assert_says(said: &str, words: &[&str]) {
+    for word in words {
+        assert!(said.contains(word), "{word:?} is missing in {said:?}");
+    }
+}
+
+#[test]
+fn stores_that_cannot_be_used() {
+    let mut mount = TestMount::new();
+    mount.write("file", "1");
+    let (store, other) = (mount.store(), mount.outside("other"));
+    fs::create_dir(&other).unwrap();
+    assert_says(&refused(&store, &other), &["in use", store.to_str().unwrap()]);
+    mount.terminate();
+
+    fs::set_permissions(&store, fs::Permissions::from_mode(0o770)).unwrap();
+    assert_says(&refused(&store, &other), &["writ"]);
+    fs::set_permissions(&store, fs::Permissions::from_mode(0o700)).unwrap();
+
+    let format = fs::read_to_string(store.join("format")).unwrap();
+    fs::write(store.join("format"), "mementofs 99\n").unwrap();
+    assert_says(&refused(&store, &other), &["99", "newer"]);
+    fs::write(store.join("format"), format).unwrap();
+
+    let link = mount.outside("link");
+    std::os::unix::fs::symlink(&store, &link).unwrap();
+
+    let stranger = mount.outside("stranger");
+    fs::create_dir(&stranger).unwrap();
+    fs::write(stranger.join("precious"), "data").unwrap();
+    assert_says(&refused(&stranger, &other), &["not a", "store"]);
+    assert_eq!(fs::read_to_string(stranger.join("precious")).unwrap(), "data");
+    let file = mount.outside("file");
+    fs::write(&file, "x").unwrap();
+    refused(&file, &other);
+
+    mount.mount(&[]);
+    assert_eq!(mount.read("file"), "1");
+}
+
+#[test]
+fn a_damaged_database_is_said_and_not_overwritten() {
+    let mut mount = TestMount::new();
+    mount.write("file", "1");
+    mount.checkpoint("one");
+    mount.terminate();
+    let database = mount.store().join("store.db");
+    let good = fs::read(&database).unwrap();
+    fs::write(&database, noise(good.len(), 1)).unwrap();
+    let said = refused(&mount.store(), &mount.top());
+    assert_says(&said, &["store"]);
+    assert!(fs::read(&database).unwrap() == noise(good.len(), 1), "left as it was");
+    fs::write(&database, good).unwrap();
+    mount.mount(&[]);
+    assert_eq!(mount.read("file"), "1");
+}
+
+#[test]
+fn mount_points_that_cannot_be_used() {
+    let mount = TestMount::unmounted();
+    let store = mount.store();
+    assert_says(&refused(&store, &mount.outside("missing")), &["missing", "No such file"]);
+    assert!(!store.exists(), "no store is made for a mount that fails");
+    let inside = store.join("inside");
+    fs::create_dir_all(&inside).unwrap();
+    assert_says(&refused(&mount.outside("mnt").join("store"), &mount.top()), &["within"]);
+    fs::remove_dir(&inside).unwrap();
+    fs::remove_dir(&store).unwrap();
+    let file = mount.outside("file");
+    fs::write(&file, "x").unwrap();
+    refused(&store, &file);
+}
+
+#[test]
+fn a_mount_point_that_is_not_empty_is_covered_with_a_note() {
+    let mount = TestMount::unmounted();
+    fs::write(mount.top().join("below"), "hidden").unwrap();
+    let output = mounting(&mount.store(), &mount.top());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    succeeded("mount", output);
+    assert_says(&said, &["not empty"]);
+    assert!(!mount.path("below").exists());
+    succeeded("umount", program().arg("umount").arg(mount.top()).output().unwrap());
+    assert_eq!(fs::read_to_string(mount.top().join("below")).unwrap(), "hidden");
+}
+
+#[test]
+fn a_busy_mount_is_not_taken_away() {
+    let mount = TestMount::new();
+    mount.write("file", "1");
+    let open = fs::File::open(mount.path("file")).unwrap();
+    let output = program().arg("umount").arg(mount.top()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_says(&String::from_utf8_lossy(&output.stderr), &["busy", "--lazy"]);
+    assert_eq!(mount.read("file"), "1");
+    let again = program().arg("mount").arg(mount.store()).arg(mount.top()).output().unwrap();
+    assert_eq!(again.status.code(), Some(1), "mounted there already");
+    drop(open);
+}
+
+#[test]
+fn a_control_write_of_ten_mebibytes_is_refused() {
+    let mount = TestMount::new();
+    mount.write("file", "1");
+    let mut file = fs::File::options().write(true).open(mount.control("checkpoint")).unwrap();
+    let err = file.write_all(&vec![b'x'; 10 << 20]).unwrap_err();
+    assert_eq!(err.raw_os_error(), Some(libc::E2BIG));
+    assert_eq!(mount.newest(), "");
+    assert_eq!(mount.read("file"), "1");
+}
+
+/// A mount whose store lies on a file system of its own, of `size`.
+struct SmallDisk {
+    mount: Option<TestMount>,
+    disk: std::path::PathBuf,
+}
+
+impl SmallDisk {
+    fn new(options: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix("mementofs-test-").tempdir().unwrap();
+        let disk = dir.path().to_owned();
+        let output = Command::new("mount").args(["-t", "tmpfs", "-o", options, "none"]).arg(&disk).output().unwrap();
+        succeeded("mount -t tmpfs", output);
+        let mut mount = TestMount::within(dir);
+        mount.mount(&[]);
+        Self { mount: Some(mount), disk }
+    }
+}
+
+impl std::ops::Deref for SmallDisk {
+    type Target = TestMount;
+    fn deref(&self) -> &TestMount {
+        self.mount.as_ref().unwrap()
+    }
+}
+
+impl std::ops::DerefMut for SmallDisk {
+    fn deref_mut(&mut self) -> &mut TestMount {
+        self.mount.as_mut().unwrap()
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // The daemon first, then the disk under it, then the directory itself.
+        if let Some(mount) = self.mount.as_mut() {
+            mount.end();
+        }
+        let _ = Command::new("umount").arg("-l").arg(&self.disk).status();
+        self.mount = None;
+    }
+}
+
+#[test]
+fn a_full_disk_is_said_to_the_writer_and_nothing_is_lost() {
+    if !is_root() {
+        return; // Mounting a small disk takes root.
+    }
+    let mut mount = SmallDisk::new("size=24m");
+    mount.write("kept", noise(500_000, 1));
+    let base = mount.checkpoint("base");
+    mount.write("filler", noise(6 << 20, 2));
+    let doomed = mount.checkpoint("with filler");
+    fs::remove_file(mount.path("filler")).unwrap();
+    let mut full = false;
+    for at in 0..80 {
+        if let Err(err) = fs::write(mount.path(format!("more{at}")), noise(400_000, 10 + at)) {
+            assert_eq!(err.raw_os_error(), Some(libc::ENOSPC));
+            full = true;
+            break;
+        }
+    }
+    assert!(full, "the disk never filled");
+    assert!(fs::read(mount.path("kept")).unwrap() == noise(500_000, 1), "the mount stays readable");
+    assert_eq!(fs::metadata(mount.path("more0")).unwrap().len(), 400_000);
+    let before = mount.newest();
+    assert_eq!(mount.refusal("checkpoint", "no room"), libc::ENOSPC, "{}", mount.says("error"));
+    assert_eq!(mount.newest(), before, "the checkpoint does not exist");
+    assert!(fs::read(mount.path("more0")).unwrap() == noise(400_000, 10), "what is dirty is still there");
+    for name in mount.shell("ls | grep more").lines().skip(4) {
+        fs::remove_file(mount.path(name)).unwrap();
+    }
+    fs::write(mount.control("requests/gc"), r#"{"do":"gc","grace_secs":0}"#).unwrap();
+    fs::remove_dir(mount.control(format!("checkpoints/{doomed}"))).unwrap_err(); // The branch stands on it.
+    let later = mount.checkpoint("room again");
+    assert_ne!(later, before);
+    assert!(fs::read(mount.control("checkpoints/latest/more0")).unwrap() == noise(400_000, 10));
+    fs::remove_dir(mount.control(format!("checkpoints/{doomed}"))).unwrap();
+    mount.tell("gc", r#"{"grace_secs":0}"#);
+    mount.crash();
+    mount.tell("restore", &base);
+    assert!(fs::read(mount.path("kept")).unwrap() == noise(500_000, 1));
+}
+
+#[test]
+fn a_store_without_inodes_left_is_said_too() {
+    if !is_root() {
+        return;
+    }
+    let mount = SmallDisk::new("size=64m,nr_inodes=40");
+    let mut refused = None;
+    for at in 0..60 {
+        if let Err(err) = fs::write(mount.path(format!("large{at}")), noise(300_000, at)) {
+            refused = err.raw_os_error();
+            break;
+        }
+    }
+    assert_eq!(refused, Some(libc::ENOSPC));
+    assert!(fs::read(mount.path("large0")).unwrap() == noise(300_000, 0));
+}
+
+#[test]
+fn a_store_that_turns_read_only_keeps_the_mount_readable() {
+    if !is_root() {
+        return;
+    }
+    let mut mount = SmallDisk::new("size=64m");
+    mount.write("file", "1");
+    mount.checkpoint("one");
+    // A remount is refused while files are open for writing, so the faults are staged one level lower: no new files.
+    let disk = mount.disk.clone();
+    let _ = Command::new("mount").args(["-o", "remount,ro"]).arg(&disk).output().unwrap();
+    assert_eq!(mount.read("file"), "1");
+    let _ = Command::new("mount").args(["-o", "remount,rw"]).arg(&disk).output().unwrap();
+    mount.write("file", "2");
+    mount.crash();
+    assert_eq!(mount.read("file"), "2");
+}
+
+#[test]
+fn a_hundred_kills_in_a_row_leave_one_working_store() {
+    let mut mount = TestMount::unmounted();
+    for round in 0..20 {
+        mount.mount(&[]);
+        mount.write("count", round.to_string());
+        if round % 3 == 0 {
+            mount.tell("checkpoint", "m");
+        }
+        mount.kill();
+    }
+    mount.mount(&[]);
+    assert_eq!(mount.read("count"), "19");
+}
+
+#[test]
+fn mounting_as_mount_8_does() {
+    let mount = TestMount::unmounted();
+    let output = program()
+        .arg("mount")
+        .arg(mount.store())
+        .arg(mount.top())
+        .args(["-o", "rw,nosuid,nodev,noatime,_netdev,x-systemd.automount"])
+        .output()
+        .unwrap();
+    succeeded("mount", output);
+    mount.write("file", "1");
+    succeeded("umount", program().arg("umount").arg(mount.top()).output().unwrap());
+    let output = program().arg("mount").arg(mount.store()).arg(mount.top()).args(["-o", "ro"]).output().unwrap();
+    succeeded("mount -o ro", output);
+    assert_eq!(mount.read("file"), "1");
+    assert_eq!(fs::write(mount.path("file"), "2").unwrap_err().raw_os_error(), Some(libc::EROFS));
+    succeeded("umount", program().arg("umount").arg(mount.top()).output().unwrap());
+}
