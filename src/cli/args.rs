@@ -203,7 +203,7 @@ pub struct MountArgs {
     pub store: PathBuf,
     /// Where it is to appear.
     pub mount_point: PathBuf,
-    /// Mount options, separated by commas: allow_other, ro, control=NAME, and those of mount(8).
+    /// Mount options, separated by commas: allow_other, ro, control=NAME, branch=NAME, and those of mount(8).
     #[arg(short = 'o', value_name = "OPTIONS", value_delimiter = ',')]
     pub options: Vec<String>,
     /// The branch to show.

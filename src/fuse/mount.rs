@@ -102,6 +102,17 @@ impl Mount {
     }
 }
 
+/// A flag of mount(2) must be given as one; any other word goes to the kernel as text.
+fn option_of(word: &str) -> MountOption {
+    match word {
+        "noexec" => MountOption::NoExec,
+        "noatime" => MountOption::NoAtime,
+        "sync" => MountOption::Sync,
+        "dirsync" => MountOption::DirSync,
+        _ => MountOption::CUSTOM(word.to_owned()),
+    }
+}
+
 fn config(source: &Path, options: &MountOptions) -> Config {
     let mut config = Config::default();
     config.mount_options = vec![
@@ -114,7 +125,7 @@ fn config(source: &Path, options: &MountOptions) -> Config {
     if options.read_only {
         config.mount_options.push(MountOption::RO);
     }
-    config.mount_options.extend(options.further.iter().cloned().map(MountOption::CUSTOM));
+    config.mount_options.extend(options.further.iter().map(|word| option_of(word)));
     config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
     config
 }
