@@ -59,7 +59,7 @@ fn concerns(change: &Value, below: Option<&Path>) -> bool {
 }
 
 fn path_of(change: &Value, key: &str) -> Option<PathBuf> {
-    Some(PathBuf::from(OsStr::from_bytes(&unquoted_path(change[key].as_str()?))))
+    Some(PathBuf::from(OsStr::from_bytes(&unquoted_path(change[key].as_str()?.as_bytes()))))
 }
 
 /// Returns the directory that shows a state: a checkpoint's, or the live tree.

@@ -1,6 +1,7 @@
 //! Commands as text and JSON. Parsing knows nothing of files, so tests and fuzzers reach all of it.
 
 use super::error::CommandError;
+use super::text::{quoted_path, unquoted_path};
 use crate::object::{ExternalLink, Name};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -191,19 +192,18 @@ pub fn parse_checkpoint(bytes: &[u8]) -> Result<Command, CommandError> {
 
 /// Parses what is written into `restore`: `REF`, `REF PATH`, or a JSON object.
 pub fn parse_restore(bytes: &[u8]) -> Result<Command, CommandError> {
-    let line = line_of(bytes)?;
-    if line.trim_start().starts_with('{') {
-        return restore_of(json(line)?);
+    let line = bytes_of(bytes)?.trim_ascii();
+    if line.starts_with(b"{") {
+        return restore_of(json(text_of(line)?)?);
     }
-    let line = line.trim();
-    if line.is_empty() {
+    let mut parts = line.splitn(2, |byte| *byte == b' ');
+    let reference = text_of(parts.next().unwrap_or_default())?.to_owned();
+    if reference.is_empty() {
         return Err(CommandError::Invalid("say which checkpoint: REF, or REF PATH".into()));
     }
-    let (reference, path) = match line.split_once(' ') {
-        Some((reference, path)) => (reference, Some(path.trim_start().to_owned())),
-        None => (line, None),
-    };
-    restore_of(RestoreJson { reference: reference.to_owned(), path, dry_run: false, expect: None })
+    // The path is bytes: a name need not be UTF-8, and then it cannot be said in JSON except in quotes.
+    let path = parts.next().map(|path| names_of(path.trim_ascii_start())).transpose()?;
+    Ok(Command::Restore { reference, path, dry_run: false, expect: None })
 }
 
 /// Parses what is written into `gc`: `run`, `dry-run`, or a JSON object.
@@ -262,27 +262,39 @@ fn restore_of(json: RestoreJson) -> Result<Command, CommandError> {
     Ok(Command::Restore { reference: json.reference, path, dry_run: json.dry_run, expect: json.expect })
 }
 
-/// Takes a path apart: relative to the top of the workspace, without `..`.
-pub(super) fn path_of(path: &str) -> Result<Vec<Name>, CommandError> {
+fn path_of(path: &str) -> Result<Vec<Name>, CommandError> {
+    names_of(path.as_bytes())
+}
+
+/// Takes a path apart: relative to the top of the workspace, without `..`; in quotes as `status` shows an odd one.
+fn names_of(path: &[u8]) -> Result<Vec<Name>, CommandError> {
+    let path = unquoted_path(path);
     let mut names = Vec::new();
-    for part in path.split('/').filter(|part| !part.is_empty() && *part != ".") {
-        let name = Name::new(part.as_bytes());
-        names.push(name.map_err(|err| CommandError::Invalid(format!("path {path:?}: {err}")))?);
+    for part in path.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".") {
+        let bad = |err| CommandError::Invalid(format!("path {}: {err}", quoted_path(&path)));
+        names.push(Name::new(part).map_err(bad)?);
     }
     Ok(names)
 }
 
-/// Returns the one line of a command without its newline.
-fn line_of(bytes: &[u8]) -> Result<&str, CommandError> {
+/// Returns a command without its newline.
+fn bytes_of(bytes: &[u8]) -> Result<&[u8], CommandError> {
     if bytes.len() > COMMAND_BYTES_MAX {
         return Err(CommandError::TooLong);
     }
-    let text = std::str::from_utf8(bytes).map_err(|_| CommandError::Invalid("a command is UTF-8 text".into()))?;
-    let line = text.strip_suffix('\n').unwrap_or(text);
-    if line.contains('\0') {
+    if bytes.contains(&0) {
         return Err(CommandError::Invalid("a command holds no NUL".into()));
     }
-    Ok(line)
+    Ok(bytes.strip_suffix(b"\n").unwrap_or(bytes))
+}
+
+fn text_of(bytes: &[u8]) -> Result<&str, CommandError> {
+    std::str::from_utf8(bytes).map_err(|_| CommandError::Invalid("a command is UTF-8 text".into()))
+}
+
+/// Returns the text of a command without its newline.
+fn line_of(bytes: &[u8]) -> Result<&str, CommandError> {
+    text_of(bytes_of(bytes)?)
 }
 
 fn json<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T, CommandError> {

@@ -154,7 +154,7 @@ impl ControlDirectory {
             Node::Top => Node::at_top(name).ok_or_else(missing),
             Node::Directory(DirectoryKind::Diff) => Ok(Node::Diff(text.to_owned())),
             Node::Directory(DirectoryKind::Checkpoints) if text == "latest" => {
-                self.workspace.newest().map(|_| Node::Latest).ok_or_else(missing)
+                self.workspace.newest().map(Node::Latest).ok_or_else(missing)
             }
             Node::Directory(DirectoryKind::Checkpoints) => self.checkpoint_node(text),
             Node::Directory(DirectoryKind::Links) => {
@@ -163,8 +163,8 @@ impl ControlDirectory {
             }
             Node::LinkSystem(system) => {
                 let external_id = unescaped(text).ok_or_else(missing)?;
-                self.repository().history().link(system, &external_id)?.ok_or_else(missing)?;
-                Ok(Node::Link(system.clone(), external_id))
+                let id = self.repository().history().link(system, &external_id)?.ok_or_else(missing)?;
+                Ok(Node::Link(system.clone(), external_id, id))
             }
             Node::Directory(DirectoryKind::Requests) => {
                 let known = self.state().requests.contains(text);
@@ -209,7 +209,7 @@ impl ControlDirectory {
                 return Ok(Attributes::of_entry(&self.sealed_file(node)?.entry, number));
             }
             Node::Top | Node::Directory(_) | Node::LinkSystem(_) => (EntryKind::Directory, 0o700, 0, Timestamp::now()),
-            Node::Latest | Node::Link(..) => (EntryKind::Symlink, 0o777, self.link_target(node)?.len() as u64, Timestamp::now()),
+            Node::Latest(_) | Node::Link(..) => (EntryKind::Symlink, 0o777, link_target(node)?.len() as u64, Timestamp::now()),
             Node::File(_) | Node::Diff(_) | Node::Request(_) => {
                 let text = self.current(node)?;
                 let writable = matches!(node, Node::Request(_)) || matches!(node, Node::File(kind) if kind.is_command());
@@ -245,18 +245,6 @@ impl ControlDirectory {
         Ok(text)
     }
 
-    fn link_target(&self, node: &Node) -> Result<String, CommandError> {
-        let missing = || CommandError::NotFound("the checkpoint".into());
-        match node {
-            Node::Latest => self.workspace.newest().map(|id| id.to_hex()).ok_or_else(missing),
-            Node::Link(system, external_id) => {
-                let id = self.repository().history().link(system, external_id)?.ok_or_else(missing)?;
-                Ok(format!("../../checkpoints/{id}"))
-            }
-            _ => Err(CommandError::Invalid("not a symbolic link".into())),
-        }
-    }
-
     /// Returns the path held by a symbolic link.
     pub fn read_link(&self, number: u64, caller: &Caller) -> Result<Vec<u8>, CommandError> {
         self.admit(caller)?;
@@ -267,7 +255,7 @@ impl ControlDirectory {
                 _ => Err(CommandError::Invalid("not a symbolic link".into())),
             };
         }
-        self.link_target(&node).map(String::into_bytes)
+        link_target(&node).map(String::into_bytes)
     }
 
     /// Lists a directory from a position on.
@@ -384,5 +372,13 @@ impl ControlDirectory {
         }
         let entry = self.sealed_file(&node)?.entry;
         Ok(entry.xattrs.as_ref().map(|xattrs| xattrs.keys().cloned().collect()).unwrap_or_default())
+    }
+}
+
+fn link_target(node: &Node) -> Result<String, CommandError> {
+    match node {
+        Node::Latest(id) => Ok(id.to_hex()),
+        Node::Link(_, _, id) => Ok(format!("../../checkpoints/{id}")),
+        _ => Err(CommandError::Invalid("not a symbolic link".into())),
     }
 }

@@ -90,7 +90,7 @@ pub fn execute(workspace: &Workspace, command: &Command, author: &Author) -> Res
         }
         Command::Delete { reference } => {
             let id = resolve(workspace, reference)?;
-            workspace.repository().history().delete_checkpoint(&id, author)?;
+            workspace.repository().delete_checkpoint(&id, author)?;
             Ok(json!({ "id": id.to_hex(), "deleted": true }).into())
         }
         Command::Import { from, into, message } => {

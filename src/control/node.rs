@@ -16,12 +16,13 @@ pub enum Node {
     Diff(String),
     /// `links/SYSTEM`.
     LinkSystem(String),
-    /// `links/SYSTEM/ID`: a symbolic link.
-    Link(String, String),
+    /// `links/SYSTEM/ID`: a symbolic link to a checkpoint. The kernel keeps what a link holds as long as its number, so one
+    /// that leads elsewhere is another node.
+    Link(String, String, ObjectId),
     /// `requests/NAME`.
     Request(String),
     /// `checkpoints/latest`, a symbolic link.
-    Latest,
+    Latest(ObjectId),
     /// A file or directory of an old state, by checkpoint and identity.
     Sealed(ObjectId, u64),
 }
@@ -159,12 +160,13 @@ mod tests {
 
     #[test]
     fn a_node_keeps_its_number_until_it_is_forgotten() {
+        let latest = Node::Latest(ObjectId::of(b""));
         let mut table = NodeTable::default();
-        let number = table.number(&Node::Latest);
+        let number = table.number(&latest);
         table.remember(number);
-        assert_eq!(table.number(&Node::Latest), number);
-        assert_eq!(table.forget(number, 1), Some(Node::Latest));
+        assert_eq!(table.number(&latest), number);
+        assert_eq!(table.forget(number, 1), Some(latest.clone()));
         assert_eq!(table.node(number), None);
-        assert_ne!(table.number(&Node::Latest), number);
+        assert_ne!(table.number(&latest), number);
     }
 }

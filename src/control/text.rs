@@ -45,10 +45,10 @@ pub fn quoted_path(path: &[u8]) -> String {
 }
 
 /// Undoes [`quoted_path`].
-pub fn unquoted_path(text: &str) -> Vec<u8> {
-    let Some(quoted) = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')) else { return text.as_bytes().to_vec() };
+pub fn unquoted_path(text: &[u8]) -> Vec<u8> {
+    let Some(quoted) = text.strip_prefix(b"\"").and_then(|text| text.strip_suffix(b"\"")) else { return text.to_vec() };
     let mut path = Vec::new();
-    let mut rest = quoted.as_bytes();
+    let mut rest = quoted;
     while let Some((&first, tail)) = rest.split_first() {
         rest = tail;
         if first != b'\\' {
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(quoted_path(b"a\nb\xff"), r#""a\nb\377""#);
         assert_eq!(quoted_path(b"\"x"), r#""\"x""#);
         for path in [&b"plain"[..], b"a\nb\xff", b"\"x", b"back\\slash\t\x01"] {
-            assert_eq!(unquoted_path(&quoted_path(path)), path);
+            assert_eq!(unquoted_path(quoted_path(path).as_bytes()), path);
         }
     }
 

@@ -54,7 +54,7 @@ impl MementoFilesystem {
         self.list(ino, offset, |child, position, kind, name| {
             if matches!(name.as_bytes(), b"." | b"..") {
                 let attr = name_only(NAMESPACE_TOP, child, kind);
-                return reply.add(INodeNo(0), position, name, &NEVER, &attr, GENERATION);
+                return reply.add(attr.ino, position, name, &NEVER, &attr, GENERATION); // The kernel skips these two.
             }
             match self.add_looked_up(ino, position, name, reply) {
                 Ok(full) => full,
@@ -79,11 +79,21 @@ impl MementoFilesystem {
         Ok(full)
     }
 
-    /// Lists names only: the kernel looks up what it is asked for, each time anew.
+    /// Lists the control directory: each name is looked up, and what the kernel learns is true for this one answer.
     fn list_control(&self, caller: &Caller, ino: Ino, offset: u64, reply: &mut ReplyDirectoryPlus) -> Result<(), Errno> {
         for listed in self.control.list(ino, offset, caller).map_err(denied)? {
-            let attr = name_only(NAMESPACE_CONTROL, listed.ino, listed.kind);
-            if reply.add(INodeNo(0), listed.position, OsStr::from_bytes(&listed.name), &NEVER, &attr, GENERATION) {
+            let name = OsStr::from_bytes(&listed.name);
+            if matches!(&*listed.name, b"." | b"..") {
+                let attr = name_only(NAMESPACE_CONTROL, ino, listed.kind);
+                if reply.add(attr.ino, listed.position, name, &NEVER, &attr, GENERATION) {
+                    break;
+                }
+                continue;
+            }
+            let Ok(attributes) = self.control.lookup(ino, &listed.name, caller) else { continue }; // It went meanwhile.
+            let attr = file_attr(&attributes, NAMESPACE_CONTROL);
+            if reply.add(attr.ino, listed.position, name, &NEVER, &attr, GENERATION) {
+                self.control.forget(attributes.ino, 1); // It was not handed out.
                 break;
             }
         }

@@ -2,7 +2,7 @@
 
 use super::branches::{BranchState, move_branch};
 use super::labels::{validate_link, validate_name};
-use super::objects::{NewObject, id_at, id_or_none_at, insert_objects};
+use super::objects::{NewObject, count_reuse, id_at, id_or_none_at, insert_objects};
 use super::operations::{NewOperation, insert_operation};
 use super::outbox::insert_event;
 use super::{History, HistoryError};
@@ -73,6 +73,8 @@ pub struct NewCommit<'a> {
     pub bytes_changed: u64,
     /// Objects to name in the same transaction.
     pub objects: &'a [NewObject],
+    /// Content that was found stored already.
+    pub reused: &'a [ObjectId],
     /// The branch to move.
     pub branch_id: i64,
     /// Where to.
@@ -208,6 +210,7 @@ impl History {
         check_labels(new.name, &commit.links)?;
         self.write(|transaction| {
             insert_objects(transaction, new.objects, commit.time)?;
+            count_reuse(transaction, new.reused)?;
             insert_commit(transaction, new)?;
             if let Some(name) = new.name {
                 give_name(transaction, &new.id, name)?;

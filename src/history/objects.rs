@@ -88,6 +88,15 @@ pub(super) fn insert_objects(transaction: &Transaction<'_>, objects: &[NewObject
     Ok(())
 }
 
+/// Counts that content was to be stored which is stored already.
+pub(super) fn count_reuse(transaction: &Transaction<'_>, reused: &[ObjectId]) -> Result<(), HistoryError> {
+    let mut update = transaction.prepare_cached("UPDATE file_blobs SET mark = mark + 1 WHERE id = ?")?;
+    for id in reused {
+        update.execute([id.to_hex()])?;
+    }
+    Ok(())
+}
+
 impl History {
     /// Says where an object lies.
     pub fn locate(&self, id: &ObjectId) -> Result<Option<(ObjectKind, Location)>, HistoryError> {
@@ -151,17 +160,6 @@ impl History {
             let mut delete = transaction.prepare_cached("DELETE FROM file_blobs WHERE id = ?")?;
             for id in ids {
                 delete.execute([id.to_hex()])?;
-            }
-            Ok(())
-        })
-    }
-
-    /// Notes which objects the run `generation` of gc could reach.
-    pub fn mark(&self, generation: i64, ids: &[ObjectId]) -> Result<(), HistoryError> {
-        self.write(|transaction| {
-            let mut update = transaction.prepare_cached("UPDATE file_blobs SET mark = ? WHERE id = ?")?;
-            for id in ids {
-                update.execute(params![generation, id.to_hex()])?;
             }
             Ok(())
         })

@@ -71,6 +71,7 @@ impl Fixture {
             name,
             mementos: &[memento],
             bytes_changed: 1,
+            reused: &[],
             objects: &objects,
             branch_id: self.branch.id,
             state: state(Some(id), root),

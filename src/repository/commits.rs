@@ -124,6 +124,7 @@ impl Repository {
             mementos: &mementos,
             bytes_changed,
             objects: &objects,
+            reused: &self.take_reused(),
             branch_id: request.branch_id,
             state: BranchState { head: Some(id), live_root: commit.root, journal_seq: request.journal_seq },
             before_root: request.before_root,

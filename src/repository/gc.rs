@@ -9,7 +9,7 @@ use crate::history::{KeepRules, removable};
 use crate::object::{Author, Container, Content, Location, ObjectId, ObjectKind, Timestamp};
 use crate::tree::{self, NodeSource, Reached};
 use serde_json::{Value, json};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::TryLockError;
 use std::time::{Duration, SystemTime};
 
@@ -61,10 +61,12 @@ impl Repository {
         };
         let grace = Duration::from_secs(rules.grace_secs.unwrap_or(GRACE_SECS));
         let cutoff_system = SystemTime::now().checked_sub(grace).unwrap_or(SystemTime::UNIX_EPOCH);
-        let mut run =
-            Run { cutoff: Timestamp::from(cutoff_system), cutoff_system, dry_run: rules.dry_run, reached: HashSet::new() };
+        let cutoff = Timestamp::from(cutoff_system);
         self.watch_use(true);
-        let report = self.collect_watched(rules, author, in_use, &mut run);
+        let report = self.with_reserve(|| {
+            let mut run = Run { cutoff, cutoff_system, dry_run: rules.dry_run, reached: HashSet::new() };
+            self.collect_watched(rules, author, in_use, &mut run)
+        });
         self.watch_use(false);
         report
     }
@@ -254,10 +256,40 @@ impl Repository {
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     running: bool,
-    /// Objects that were stored or found stored since the run began.
+    /// Seals that are going on: what they were told is stored must stay until their transaction names it.
+    users: usize,
+    /// Objects that were stored or found stored since the run, or the oldest of those seals, began.
     touched: HashSet<ObjectId>,
-    /// States that were named since the run began.
-    roots: HashMap<ObjectId, ()>,
+    /// States that were named in that time.
+    roots: HashSet<ObjectId>,
+}
+
+/// What the objects used while it lives are kept for; see [`Repository::using`].
+#[must_use]
+pub struct UseGuard<'a> {
+    repository: &'a Repository,
+}
+
+impl Drop for UseGuard<'_> {
+    fn drop(&mut self) {
+        let mut watch = self.repository.watch();
+        watch.users -= 1;
+        watch.rest();
+    }
+}
+
+impl Watch {
+    fn is_needed(&self) -> bool {
+        self.running || self.users > 0
+    }
+
+    /// Forgets what nobody can ask for any more.
+    fn rest(&mut self) {
+        if !self.is_needed() {
+            self.touched = HashSet::new();
+            self.roots = HashSet::new();
+        }
+    }
 }
 
 impl Repository {
@@ -266,13 +298,22 @@ impl Repository {
     }
 
     fn watch_use(&self, running: bool) {
-        *self.watch() = Watch { running, ..Watch::default() };
+        let mut watch = self.watch();
+        watch.running = running;
+        watch.rest();
+    }
+
+    /// Says that objects are about to be stored or found stored, to be named by a transaction before the value is dropped:
+    /// gc then leaves them, whether it runs already or begins meanwhile.
+    pub fn using(&self) -> UseGuard<'_> {
+        self.watch().users += 1;
+        UseGuard { repository: self }
     }
 
     /// Notes that somebody counts on an object, before it is looked up.
     pub(super) fn note_use(&self, id: &ObjectId) {
         let mut watch = self.watch();
-        if watch.running {
+        if watch.is_needed() {
             watch.touched.insert(*id);
         }
     }
@@ -280,13 +321,13 @@ impl Repository {
     /// Notes that a state is about to be named.
     pub(super) fn note_root(&self, id: ObjectId) {
         let mut watch = self.watch();
-        if watch.running {
-            watch.roots.insert(id, ());
+        if watch.is_needed() {
+            watch.roots.insert(id);
         }
     }
 
     fn roots_noted(&self) -> Vec<ObjectId> {
-        self.watch().roots.keys().copied().collect()
+        self.watch().roots.iter().copied().collect()
     }
 
     /// Removes the objects that nobody counted on since the run began. Who asks for one later finds it gone and stores it anew.

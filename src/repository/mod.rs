@@ -9,11 +9,12 @@ mod error;
 mod gc;
 mod objects;
 mod put_content;
+mod reserve;
 mod verify;
 
 pub use commits::{CommitRequest, MAIN_BRANCH, Movement};
 pub use error::RepositoryError;
-pub use gc::{GcRules, InUse};
+pub use gc::{GcRules, InUse, UseGuard};
 
 use crate::history::History;
 use crate::object::{Manifest, ObjectId, ObjectKind, TreeNode};
@@ -44,6 +45,7 @@ pub struct Repository {
     /// Held by the one run of gc.
     collecting: Mutex<()>,
     watch: Mutex<gc::Watch>,
+    reserve: reserve::Reserve,
     _lock: StoreLock,
 }
 
@@ -74,6 +76,8 @@ impl Repository {
 
     fn assemble(dir: StoreDir, lock: StoreLock, history: History) -> Result<Arc<Self>, RepositoryError> {
         let dir = Arc::new(dir);
+        let reserve = reserve::Reserve::at(dir.path());
+        reserve.refill();
         Ok(Arc::new(Self {
             packs: PackStore::open(dir.clone())?,
             dir,
@@ -84,6 +88,7 @@ impl Repository {
             blobs: content::blob_cache(BLOBS_CACHED_BYTES),
             collecting: Mutex::default(),
             watch: Mutex::default(),
+            reserve,
             _lock: lock,
         }))
     }
@@ -115,6 +120,8 @@ impl Repository {
         if !self.contains(&id)? {
             let location = self.packs.append(kind, &id, bytes)?;
             self.add_pending(id, kind, location);
+        } else if kind == ObjectKind::Blob {
+            self.add_reused(id);
         }
         Ok(id)
     }

@@ -8,10 +8,15 @@ use crate::tree::{NodeSink, NodeSource, TreeError};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
+/// Reused objects counted per commit at most; the count tells people, nothing depends on it.
+const REUSED_MAX: usize = 10_000;
+
 /// Objects stored since the last transaction.
 #[derive(Debug, Default)]
 pub struct Pending {
     objects: HashMap<ObjectId, (ObjectKind, Location)>,
+    /// Content that was to be stored and was found stored.
+    reused: Vec<ObjectId>,
 }
 
 impl Repository {
@@ -21,6 +26,18 @@ impl Repository {
 
     pub(super) fn add_pending(&self, id: ObjectId, kind: ObjectKind, location: Location) {
         self.pending().objects.insert(id, (kind, location));
+    }
+
+    pub(super) fn add_reused(&self, id: ObjectId) {
+        let mut pending = self.pending();
+        if pending.reused.len() < REUSED_MAX {
+            pending.reused.push(id);
+        }
+    }
+
+    /// Takes what was found stored since the last commit, for its transaction to count.
+    pub(super) fn take_reused(&self) -> Vec<ObjectId> {
+        std::mem::take(&mut self.pending().reused)
     }
 
     /// Makes every object stored so far durable and returns those that the next transaction has to name.

@@ -9,6 +9,16 @@ fn checked(result: libc::c_int) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Reserves space for a range without changing the file's length (fallocate(2)). A file system that cannot reserve says Ok.
+pub fn reserve(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    // SAFETY: the descriptor stays open while `file` is borrowed; the call takes no pointers.
+    let result = unsafe { libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, offset as i64, len as i64) };
+    match checked(result) {
+        Err(err) if matches!(err.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS)) => Ok(()),
+        result => result,
+    }
+}
+
 /// Takes an exclusive lock of the open file description without waiting (fcntl(2), F_OFD_SETLK). Says whether it was free.
 ///
 /// The lock goes with the description, so a process that dies leaves none behind.

@@ -95,13 +95,22 @@ pub fn detach(path: &Path) {
     let _ = quiet(helper);
 }
 
-/// Frees a mount point whose daemon died: looking at it then says ENOTCONN.
+/// Frees a mount point whose daemon died. Says whether it was one.
 pub fn free_dead_mount(path: &Path) -> bool {
-    let dead = std::fs::metadata(path).is_err_and(|err| err.raw_os_error() == Some(libc::ENOTCONN));
+    let dead = is_dead(path);
     if dead {
         detach(path);
     }
     dead
+}
+
+/// Says whether nobody answers for the mount at `path` any more. Attributes may be cached; statvfs(2) never is.
+fn is_dead(path: &Path) -> bool {
+    let Ok(text) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    let mut space = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: `text` is a NUL-terminated string and `space` has room for the result.
+    let failed = unsafe { libc::statvfs(text.as_ptr(), space.as_mut_ptr()) } != 0;
+    failed && io::Error::last_os_error().raw_os_error() == Some(libc::ENOTCONN)
 }
 
 #[cfg(test)]

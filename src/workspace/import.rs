@@ -60,6 +60,7 @@ impl Workspace {
         progress: &ImportProgress,
     ) -> Result<Imported, WorkspaceError> {
         let found = self.scan(from, progress)?;
+        let _use = self.repository.using();
         let (stored, troubled) = store_files(&self.repository, &found, progress);
         let imported = build(&self.repository, &found, &stored)?;
         let restored = self.replace_root("import", author, &|live| self.place(live, &imported, into))?;

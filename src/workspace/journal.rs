@@ -6,6 +6,7 @@
 
 use super::operation::Operation;
 use crate::object::{Reader, Writer};
+use crate::sys;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -16,6 +17,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 const MAGIC: &[u8; 8] = b"mmtjrnl\x01";
 const HEADER_BYTES: u64 = 16;
 const FRAME_BYTES: usize = 8;
+/// Room kept free in the segment, so that names can be removed and files shortened when the disk is full.
+const RESERVE_BYTES: u64 = 1 << 20;
+/// Room asked for at a time.
+const RESERVE_STEP_BYTES: u64 = 1 << 20;
 /// Bounds what a damaged length can make the reader allocate.
 const RECORD_BYTES_MAX: usize = 4 << 20;
 
@@ -27,6 +32,8 @@ pub struct Journal {
     file: Arc<File>,
     /// Where the next record goes.
     offset: u64,
+    /// Up to here the segment has its space on disk already.
+    reserved: u64,
     /// Bytes appended since the segment given to [`Journal::open`] or the last [`Journal::forget_before`].
     sync: Arc<JournalSync>,
     scratch: Vec<u8>,
@@ -39,12 +46,15 @@ impl Journal {
         let sync = Arc::new(JournalSync::new(dir));
         let file = create_segment(dir, segment)?;
         sync.add(file.clone());
-        Ok(Self { dir: dir.to_owned(), segment, file, offset: HEADER_BYTES, sync, scratch: Vec::new() })
+        let mut journal =
+            Self { dir: dir.to_owned(), segment, file, offset: HEADER_BYTES, reserved: 0, sync, scratch: Vec::new() };
+        let _ = journal.reserve(0); // On a full disk it fails again when something is to be written.
+        Ok(journal)
     }
 
     /// Appends a record of `operation`. It survives the death of this process when this returns.
     ///
-    /// On failure the segment is as it was before.
+    /// On failure the segment is as it was before. What frees space may use room that is kept from the rest.
     pub fn append(&mut self, operation: &Operation) -> io::Result<()> {
         let mut writer = Writer::reuse(std::mem::take(&mut self.scratch));
         writer.raw(&[0; FRAME_BYTES]);
@@ -54,7 +64,11 @@ impl Journal {
         let checksum = crc32fast::hash(&record[FRAME_BYTES..]);
         record[..4].copy_from_slice(&payload_len.to_le_bytes());
         record[4..FRAME_BYTES].copy_from_slice(&checksum.to_le_bytes());
-        let written = self.file.write_all_at(&record, self.offset);
+        let room = self.reserve(record.len() as u64);
+        let written = match room {
+            Err(err) if !operation.frees_space() => Err(err),
+            _ => self.file.write_all_at(&record, self.offset),
+        };
         if written.is_err() {
             // A part of the record may be there: the next one overwrites it, and a crash before that finds a torn tail.
             let _ = self.file.set_len(self.offset);
@@ -66,6 +80,17 @@ impl Journal {
         written
     }
 
+    /// Makes sure that `len` more bytes and the room kept free have their space.
+    fn reserve(&mut self, len: u64) -> io::Result<()> {
+        let needed = self.offset + len + RESERVE_BYTES;
+        if needed > self.reserved {
+            let upto = needed + RESERVE_STEP_BYTES;
+            sys::reserve(&self.file, self.reserved, upto - self.reserved)?;
+            self.reserved = upto;
+        }
+        Ok(())
+    }
+
     /// Starts the next segment and returns its number: replaying from there skips all that was appended so far.
     pub fn rotate(&mut self) -> io::Result<u64> {
         let file = create_segment(&self.dir, self.segment + 1)?;
@@ -73,6 +98,7 @@ impl Journal {
         self.sync.add(file.clone());
         self.file = file;
         self.offset = HEADER_BYTES;
+        self.reserved = 0;
         Ok(self.segment)
     }
 

@@ -35,7 +35,7 @@ pub use restore::{Restored, UndoPlan};
 pub use swap::Stale;
 
 use crate::object::{Author, Name, ObjectId};
-use crate::repository::{GcRules, InUse, Repository};
+use crate::repository::{GcRules, InUse, Repository, UseGuard};
 use crate::tree::NodeSource;
 use changes::Live;
 use file::{BLOCK_BYTES, Source};
@@ -43,7 +43,7 @@ use journal::Journal;
 use live::LiveTree;
 use staging::StagingDir;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// When the journal segment is longer than this, the branch is sealed in the background, so that recovery stays short.
 const JOURNAL_BYTES_MAX: u64 = 64 << 20;
@@ -58,7 +58,37 @@ pub struct Workspace {
     branch_id: i64,
     journal_dir: PathBuf,
     head: Mutex<Head>,
+    /// What others may know of the head while a checkpoint or a restore goes on.
+    published: Mutex<Head>,
     live: Mutex<Live>,
+    /// Changes wait here while a restore holds writers up.
+    released: Condvar,
+}
+
+/// The head for the one who moves it; what others see follows when it is let go.
+struct HeadGuard<'a> {
+    head: MutexGuard<'a, Head>,
+    published: &'a Mutex<Head>,
+    _use: UseGuard<'a>,
+}
+
+impl std::ops::Deref for HeadGuard<'_> {
+    type Target = Head;
+    fn deref(&self) -> &Head {
+        &self.head
+    }
+}
+
+impl std::ops::DerefMut for HeadGuard<'_> {
+    fn deref_mut(&mut self) -> &mut Head {
+        &mut self.head
+    }
+}
+
+impl Drop for HeadGuard<'_> {
+    fn drop(&mut self) {
+        self.published.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&self.head);
+    }
 }
 
 /// Where the branch stands.
@@ -98,8 +128,17 @@ impl Workspace {
             None => None,
         };
         let head = Head { branch: row.name, commit: row.head, commit_root, live_root: row.live_root };
-        let live = Live { tree, journal, staging, poisoned: false, dirty_bytes: 0 };
-        Ok(Arc::new(Self { repository, branch_id: row.id, journal_dir, head: Mutex::new(head), live: Mutex::new(live) }))
+        let live = Live { tree, journal, staging, poisoned: false, held: false, dirty_bytes: 0 };
+        let workspace = Self {
+            repository,
+            branch_id: row.id,
+            journal_dir,
+            published: Mutex::new(head.clone()),
+            head: Mutex::new(head),
+            live: Mutex::new(live),
+            released: Condvar::new(),
+        };
+        Ok(Arc::new(workspace))
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {
@@ -110,8 +149,22 @@ impl Workspace {
         })
     }
 
-    fn head(&self) -> MutexGuard<'_, Head> {
-        self.head.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Takes the lock for a change: waits while a restore holds writers up.
+    fn live_to_change(&self) -> MutexGuard<'_, Live> {
+        let mut live = self.live();
+        while live.held {
+            live = self.released.wait(live).unwrap_or_else(PoisonError::into_inner);
+        }
+        live
+    }
+
+    fn head(&self) -> HeadGuard<'_> {
+        let head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
+        HeadGuard { head, published: &self.published, _use: self.repository.using() }
+    }
+
+    fn published(&self) -> MutexGuard<'_, Head> {
+        self.published.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the repository behind the branch.
@@ -121,12 +174,12 @@ impl Workspace {
 
     /// Returns the name of the branch.
     pub fn branch(&self) -> String {
-        self.head().branch.clone()
+        self.published().branch.clone()
     }
 
     /// Returns the newest checkpoint of the branch.
     pub fn newest(&self) -> Option<ObjectId> {
-        self.head().commit
+        self.published().commit
     }
 
     /// Finds a name and adds a reference to the file, to be given back with [`Self::forget`].
@@ -172,7 +225,7 @@ impl Workspace {
 
     /// Creates a file and adds a reference to it.
     pub fn create(&self, parent: Ino, name: &Name, node: NewNode) -> Result<Attributes, WorkspaceError> {
-        let mut live = self.live();
+        let mut live = self.live_to_change();
         let ino = live.create(parent, name, node)?;
         live.tree.remember(ino);
         Ok(live.tree.inode(ino)?.attributes(ino))
@@ -180,7 +233,7 @@ impl Workspace {
 
     /// Gives a file a further name and adds a reference to it.
     pub fn link(&self, ino: Ino, parent: Ino, name: &Name) -> Result<Attributes, WorkspaceError> {
-        let mut live = self.live();
+        let mut live = self.live_to_change();
         live.link(ino, parent, name)?;
         live.tree.remember(ino);
         Ok(live.tree.inode(ino)?.attributes(ino))
@@ -188,12 +241,12 @@ impl Workspace {
 
     /// Removes a name of anything but a directory.
     pub fn unlink(&self, parent: Ino, name: &Name) -> Result<(), WorkspaceError> {
-        self.live().remove(parent, name, false)
+        self.live_to_change().remove(parent, name, false)
     }
 
     /// Removes an empty directory.
     pub fn remove_directory(&self, parent: Ino, name: &Name) -> Result<(), WorkspaceError> {
-        self.live().remove(parent, name, true)
+        self.live_to_change().remove(parent, name, true)
     }
 
     /// Moves a name.
@@ -205,12 +258,12 @@ impl Workspace {
         new_name: &Name,
         mode: RenameMode,
     ) -> Result<(), WorkspaceError> {
-        self.live().rename(parent, name, new_parent, new_name, mode)
+        self.live_to_change().rename(parent, name, new_parent, new_name, mode)
     }
 
     /// Changes mode, owner, times or size.
     pub fn set_attributes(&self, ino: Ino, change: AttributeChange) -> Result<Attributes, WorkspaceError> {
-        self.live().set_attributes(ino, change)
+        self.live_to_change().set_attributes(ino, change)
     }
 
     /// Returns an extended attribute.
@@ -228,17 +281,17 @@ impl Workspace {
 
     /// Sets an extended attribute.
     pub fn set_xattr(&self, ino: Ino, name: &[u8], value: &[u8], mode: XattrMode) -> Result<(), WorkspaceError> {
-        self.live().set_xattr(ino, name, value, mode)
+        self.live_to_change().set_xattr(ino, name, value, mode)
     }
 
     /// Removes an extended attribute.
     pub fn remove_xattr(&self, ino: Ino, name: &[u8]) -> Result<(), WorkspaceError> {
-        self.live().remove_xattr(ino, name)
+        self.live_to_change().remove_xattr(ino, name)
     }
 
     /// Writes `data` at `offset`; says whether the journal has grown so long that a seal is due.
     pub fn write(&self, ino: Ino, offset: u64, data: &[u8], strip_privileges: bool) -> Result<bool, WorkspaceError> {
-        let mut live = self.live();
+        let mut live = self.live_to_change();
         live.write(ino, offset, data, strip_privileges)?;
         Ok(live.journal.segment_bytes() > JOURNAL_BYTES_MAX)
     }
@@ -252,7 +305,7 @@ impl Workspace {
         change: RangeChange,
         keep_size: bool,
     ) -> Result<(), WorkspaceError> {
-        self.live().change_range(ino, offset, len, change, keep_size)
+        self.live_to_change().change_range(ino, offset, len, change, keep_size)
     }
 
     /// Finds the next data (or hole) from `offset` on, in whole blocks.

@@ -98,6 +98,15 @@ impl Operation {
         first.into_iter().chain(second)
     }
 
+    /// Says whether the operation may use the room that is kept free for a full disk.
+    pub fn frees_space(&self) -> bool {
+        match self {
+            Self::Bind { .. } | Self::BindLink { .. } | Self::Remove { .. } | Self::SetAttributes { .. } => true,
+            Self::ChangeRange { change, .. } => *change == RangeChange::Punch,
+            _ => false,
+        }
+    }
+
     /// Appends the encoding.
     pub fn encode(&self, w: &mut Writer) {
         match self {

@@ -43,6 +43,18 @@ struct Target {
     root: ObjectId,
 }
 
+/// Changes wait as long as this lives.
+struct Hold<'a> {
+    workspace: &'a Workspace,
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        self.workspace.live().held = false;
+        self.workspace.released.notify_all();
+    }
+}
+
 impl Workspace {
     /// Makes the whole tree, or what is at `path`, as it was in the checkpoint `commit`.
     pub fn restore(
@@ -144,16 +156,17 @@ impl Workspace {
         target: impl Fn(&Head) -> Result<Target, WorkspaceError>,
     ) -> Result<Restored, WorkspaceError> {
         let mut safety = None;
-        for chase in 0..=CHASES_MAX {
+        let mut hold = None;
+        for chase in 0.. {
+            if chase == CHASES_MAX {
+                hold = Some(self.hold_writers()); // What is dirty by now is little, and soon saved.
+            }
             safety = self.save(head, operation, author)?.or(safety);
             let before = head.clone();
             let target = target(head)?;
             let mut live = self.live();
-            if live.tree.is_dirty() {
-                if chase < CHASES_MAX {
-                    continue; // Somebody wrote since the cut: that too must be checkpointed.
-                }
-                return Err(WorkspaceError::Busy("writers are too fast for a restore; try again".into()));
+            if live.tree.is_dirty() && hold.is_none() {
+                continue; // Somebody wrote since the cut: that too must be checkpointed.
             }
             let changes = self.repository.changes_between(Some(&before.live_root), &target.root)?;
             if target.root == before.live_root && target.commit == before.commit {
@@ -171,6 +184,12 @@ impl Workspace {
             return Ok(Restored { changes, safety, newest: head.commit, stale });
         }
         Err(WorkspaceError::Busy("writers are too fast for a restore; try again".into()))
+    }
+
+    /// Lets changes wait until the value returned is dropped.
+    fn hold_writers(&self) -> Hold<'_> {
+        self.live().held = true;
+        Hold { workspace: self }
     }
 
     /// Checkpoints what no checkpoint holds yet.

@@ -203,7 +203,10 @@ fn it_cannot_be_shadowed_moved_linked_or_filled() {
     mount.write("file", "x");
     let errno = |result: std::io::Result<()>| result.unwrap_err().raw_os_error().unwrap();
     assert_eq!(errno(fs::create_dir(mount.path(".memento"))), libc::EEXIST);
-    assert_eq!(errno(fs::rename(mount.path("file"), mount.path(".memento"))), libc::EPERM);
+    assert_eq!(errno(fs::rename(mount.path("file"), mount.path(".memento"))), libc::EISDIR);
+    fs::create_dir(mount.path("dir")).unwrap();
+    assert_eq!(errno(fs::rename(mount.path("dir"), mount.path(".memento"))), libc::EPERM);
+    fs::remove_dir(mount.path("dir")).unwrap();
     assert_eq!(errno(fs::rename(mount.path(".memento"), mount.path("moved"))), libc::EPERM);
     assert_eq!(errno(fs::rename(mount.path("file"), mount.control("checkpoint"))), libc::EPERM);
     assert_eq!(errno(fs::rename(mount.control("log"), mount.path("log"))), libc::EPERM);
@@ -245,7 +248,7 @@ fn mkdir_mv_and_rmdir_manage_checkpoints() {
     mount.shell("mv .memento/checkpoints/first .memento/checkpoints/renamed");
     assert!(!mount.control("checkpoints/first").exists());
     assert_eq!(fs::read_to_string(mount.control("checkpoints/renamed/file")).unwrap(), "1");
-    assert!(mount.says("log").contains(" renamed "));
+    assert!(mount.says("log").contains("Z renamed\n"), "{}", mount.says("log"));
     let taken = fs::create_dir(mount.control("checkpoints/renamed")).unwrap_err();
     assert_eq!(taken.raw_os_error(), Some(libc::EEXIST));
     mount.shell("rmdir .memento/checkpoints/renamed");

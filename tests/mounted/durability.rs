@@ -16,7 +16,7 @@ fn every_kind_of_change_survives_sigkill() {
     mount.checkpoint("base");
     mount.shell(
         r#"
-        cd d; echo more >> file; mv deep/er moved; rm hard 2>/dev/null || rm deep/hard; truncate -s 3 none; mkdir -p x/y/z
+        cd d; ln file hard3; echo more >> file; mv "with space" moved-dir; mv deep/hard moved; rm hard3; truncate -s 3 none; mkdir -p x/y/z
         mv x/y renamed; ln moved linked; setfattr -x user.colour file; setfattr -n user.n -v 1 moved; chmod 4711 moved
         touch -d '2011-11-11 11:11:11.111111111' renamed; python3 -c "
 import ctypes, os
@@ -160,7 +160,7 @@ fn killed_at(mount: &mut TestMount, syscall: &str, nth: u32, command: impl FnOnc
     }
     std::thread::sleep(Duration::from_millis(20)); // All threads, not only the first.
     command(mount);
-    let dead = fs::metadata(mount.top()).is_err();
+    let dead = !mount.is_served();
     crate::mount::send_signal(tracer.id(), "INT");
     tracer.wait().unwrap();
     if dead {

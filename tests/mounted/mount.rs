@@ -52,10 +52,14 @@ impl TestMount {
         }
     }
 
-    fn is_served(&self) -> bool {
+    /// Says whether a living daemon answers for the mount point.
+    pub fn is_served(&self) -> bool {
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
         let top = self.top();
-        mounts.lines().any(|line| line.split(' ').nth(1) == top.to_str()) && fs::metadata(&top).is_ok()
+        let mounted = mounts.lines().any(|line| line.split(' ').nth(1) == top.to_str());
+        // A name nobody asked for before is in no cache: only a living daemon says that it does not exist.
+        let fresh = top.join(format!("is-it-served-{}", self.daemon.as_ref().map_or(0, Child::id)));
+        mounted && fs::metadata(fresh).is_err_and(|err| err.kind() == io::ErrorKind::NotFound)
     }
 
     /// Returns what the daemon said.

@@ -25,6 +25,7 @@ fn the_same_content_is_stored_once() {
     assert_eq!(mount.query("SELECT count(*) FROM file_blobs WHERE kind='blob'"), blobs, "no new content");
     let grown = mount.store_bytes().saturating_sub(before);
     assert!(grown < MIB, "ten copies of half a MiB took {grown} bytes");
+    assert_eq!(mount.query("SELECT max(mark) FROM file_blobs WHERE kind='blob'"), ["10"], "and that is visible");
 }
 
 #[test]
@@ -79,7 +80,7 @@ fn gc_gives_back_what_deleted_checkpoints_held() {
     fs::remove_dir(mount.control(format!("checkpoints/{doomed}"))).unwrap();
     let plan = collect(&mount, &json!({ "grace_secs": 0, "dry_run": true }));
     assert!(mount.store_bytes() + MIB > before, "a dry run removes nothing");
-    assert!(plan["bytes_freed"].as_u64().unwrap() > 15 * MIB, "{plan}");
+    assert!(plan["objects_removed_bytes"].as_u64().unwrap() > 15 * MIB, "{plan}");
     let grace = collect(&mount, &json!({}));
     assert!(mount.store_bytes() + MIB > before, "the grace period is ten minutes: {grace}");
     let done = collect(&mount, &json!({ "grace_secs": 0 }));
@@ -155,7 +156,7 @@ fn staging_and_journal_files_go_when_nothing_needs_them() {
     let staged = disk_bytes(&mount.store().join("staging"));
     assert!(staged < 100_000, "staging holds {staged} bytes");
     let journal = disk_bytes(&mount.store().join("journal"));
-    assert!(journal < 200_000, "the journal holds {journal} bytes");
+    assert!(journal < 3 << 20, "the journal holds {journal} bytes");
 }
 
 #[test]
@@ -168,11 +169,11 @@ fn orphans_of_a_crash_go_at_the_next_gc() {
     let packs = mount.store().join("packs");
     let pack = fs::read_dir(&packs).unwrap().next().unwrap().unwrap().path();
     fs::copy(&pack, packs.join("00000777.pack")).unwrap();
-    fs::write(mount.store().join("staging/0000000000000777"), noise(1_000_000, 1)).unwrap();
+    fs::write(mount.store().join("staging/1/0000000000000777"), noise(1_000_000, 1)).unwrap();
     mount.mount(&[]);
     collect(&mount, &json!({ "grace_secs": 0 }));
     assert!(!packs.join("00000777.pack").exists());
-    assert!(!mount.store().join("staging/0000000000000777").exists());
+    assert!(!mount.store().join("staging/1/0000000000000777").exists());
     assert_eq!(mount.read("file"), "1");
     mount.terminate();
     succeeded("fsck", program().arg("fsck").arg(mount.store()).arg("--read-data").output().unwrap());
@@ -180,15 +181,17 @@ fn orphans_of_a_crash_go_at_the_next_gc() {
 
 #[test]
 fn many_checkpoints_stay_cheap() {
-    let mount = TestMount::new();
+    let mut mount = TestMount::new();
     mount.write("dir/file", noise(1000, 0));
     mount.checkpoint("base");
+    mount.remount(); // Which empties the write-ahead log into the database.
     let before = mount.store_bytes();
     const ROUNDS: u64 = 300;
     for at in 0..ROUNDS {
         fs::write(mount.path("dir/file"), noise(1024, at + 1)).unwrap();
         mount.tell("checkpoint", "m");
     }
+    mount.remount();
     let each = mount.store_bytes().saturating_sub(before) / ROUNDS;
-    assert!(each <= 24 << 10, "{each} bytes a checkpoint, the write-ahead log included");
+    assert!(each <= 6 << 10, "{each} bytes a checkpoint");
 }

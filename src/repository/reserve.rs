@@ -1,0 +1,66 @@
+//! Room kept for the day the disk is full: what frees space needs some to work with.
+
+use super::{Repository, RepositoryError};
+use crate::history::HistoryError;
+use crate::object::{Author, ObjectId};
+use crate::sys;
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// What a run of gc and a handful of deletions write at most before they free anything.
+const RESERVE_BYTES: u64 = 4 << 20;
+
+/// A file that holds nothing but room.
+#[derive(Debug)]
+pub(super) struct Reserve {
+    path: PathBuf,
+}
+
+impl Reserve {
+    /// Names the reserve of the store at `store`.
+    pub fn at(store: &Path) -> Self {
+        Self { path: store.join("reserve") }
+    }
+
+    /// Takes the room, as far as there is any.
+    pub fn refill(&self) {
+        let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(&self.path);
+        if let Err(err) = file.and_then(|file| sys::reserve(&file, 0, RESERVE_BYTES)) {
+            tracing::warn!(%err, "no room can be kept in reserve");
+            self.release(); // Half a reserve helps nobody.
+        }
+    }
+
+    fn release(&self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl Repository {
+    /// Runs what frees space; on a full disk a second time, with the room that was kept for it.
+    pub(super) fn with_reserve<T>(&self, work: impl Fn() -> Result<T, RepositoryError>) -> Result<T, RepositoryError> {
+        let done = work();
+        if !done.as_ref().is_err_and(is_full) {
+            return done;
+        }
+        self.reserve.release();
+        let done = work();
+        self.reserve.refill();
+        done
+    }
+
+    /// Deletes a checkpoint; gc takes what it alone held.
+    pub fn delete_checkpoint(&self, id: &ObjectId, author: &Author) -> Result<(), RepositoryError> {
+        self.with_reserve(|| Ok(self.history.delete_checkpoint(id, author)?))
+    }
+}
+
+fn is_full(err: &RepositoryError) -> bool {
+    match err {
+        RepositoryError::History(HistoryError::Full) => true,
+        RepositoryError::Store(err) => err.raw_os_error() == Some(libc::ENOSPC),
+        RepositoryError::Io { source, .. } => source.raw_os_error() == Some(libc::ENOSPC),
+        _ => false,
+    }
+}
