@@ -8,7 +8,7 @@ use indicatif::ProgressBar;
 use serde_json::json;
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -25,7 +25,10 @@ pub fn export(client: &Client, reference: &str, destination: &Path, tar: bool, j
     }
     let bar = progress::bytes("exporting");
     let as_tar = tar || destination.extension().is_some_and(|extension| extension == "tar");
-    let written = if as_tar { export_tar(&source, destination, &bar) } else { export_directory(&source, destination, &bar) };
+    let written = entries(&source, &bar).and_then(|found| match as_tar {
+        true => super::tar::write(&source, &found, destination, &bar),
+        false => export_directory(&source, &found, destination, &bar),
+    });
     bar.finish_and_clear();
     let files = written.map_err(|err| CliError::at("cannot export to", destination, err))?;
     if destination != Path::new("-") {
@@ -58,35 +61,7 @@ fn entries(top: &Path, bar: &ProgressBar) -> io::Result<Vec<(PathBuf, Metadata)>
     Ok(found)
 }
 
-fn export_tar(source: &Path, destination: &Path, bar: &ProgressBar) -> io::Result<usize> {
-    let output: Box<dyn Write> =
-        if destination == Path::new("-") { Box::new(io::stdout().lock()) } else { Box::new(File::create_new(destination)?) };
-    let mut archive = tar::Builder::new(io::BufWriter::with_capacity(COPY_BYTES, output));
-    archive.follow_symlinks(false);
-    archive.mode(tar::HeaderMode::Complete);
-    let found = entries(source, bar)?;
-    for (path, metadata) in found.iter().filter(|(path, _)| !path.as_os_str().is_empty()) {
-        if metadata.file_type_is_socket() {
-            continue; // tar(5) has no form for it.
-        }
-        archive.append_path_with_name(source.join(path), path)?;
-        bar.inc(if metadata.is_file() { metadata.len() } else { 0 });
-    }
-    archive.into_inner()?.flush()?;
-    Ok(found.len() - 1)
-}
-
-trait IsSocket {
-    fn file_type_is_socket(&self) -> bool;
-}
-
-impl IsSocket for Metadata {
-    fn file_type_is_socket(&self) -> bool {
-        std::os::unix::fs::FileTypeExt::is_socket(&self.file_type())
-    }
-}
-
-fn export_directory(source: &Path, destination: &Path, bar: &ProgressBar) -> io::Result<usize> {
+fn export_directory(source: &Path, found: &[(PathBuf, Metadata)], destination: &Path, bar: &ProgressBar) -> io::Result<usize> {
     match fs::read_dir(destination) {
         Ok(mut names) => {
             if names.next().is_some() {
@@ -95,7 +70,6 @@ fn export_directory(source: &Path, destination: &Path, bar: &ProgressBar) -> io:
         }
         Err(_) => fs::create_dir(destination)?,
     }
-    let found = entries(source, bar)?;
     let mut links: HashMap<u64, PathBuf> = HashMap::new();
     for (path, metadata) in found.iter().skip(1) {
         let (from, to) = (source.join(path), destination.join(path));

@@ -15,6 +15,7 @@ mod progress;
 mod report;
 mod run;
 mod serve;
+mod tar;
 
 pub use args::Cli;
 pub use error::CliError;

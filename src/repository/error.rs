@@ -37,6 +37,19 @@ pub enum RepositoryError {
     Other(String),
 }
 
+impl RepositoryError {
+    /// Says whether the disk is full.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::History(err) => matches!(err, HistoryError::Full),
+            Self::Store(err) => err.raw_os_error() == Some(libc::ENOSPC),
+            Self::Tree(TreeError::Source(source)) => source.downcast_ref().is_some_and(Self::is_full),
+            Self::Io { source, .. } => source.raw_os_error() == Some(libc::ENOSPC),
+            _ => false,
+        }
+    }
+}
+
 impl fmt::Display for RepositoryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

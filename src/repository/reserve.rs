@@ -1,7 +1,6 @@
 //! Room kept for the day the disk is full: what frees space needs some to work with.
 
 use super::{Repository, RepositoryError};
-use crate::history::HistoryError;
 use crate::object::{Author, ObjectId};
 use crate::sys;
 use std::fs::File;
@@ -41,7 +40,7 @@ impl Repository {
     /// Runs what frees space; on a full disk a second time, with the room that was kept for it.
     pub(super) fn with_reserve<T>(&self, work: impl Fn() -> Result<T, RepositoryError>) -> Result<T, RepositoryError> {
         let done = work();
-        if !done.as_ref().is_err_and(is_full) {
+        if !done.as_ref().is_err_and(RepositoryError::is_full) {
             return done;
         }
         self.reserve.release();
@@ -53,14 +52,5 @@ impl Repository {
     /// Deletes a checkpoint; gc takes what it alone held.
     pub fn delete_checkpoint(&self, id: &ObjectId, author: &Author) -> Result<(), RepositoryError> {
         self.with_reserve(|| Ok(self.history.delete_checkpoint(id, author)?))
-    }
-}
-
-fn is_full(err: &RepositoryError) -> bool {
-    match err {
-        RepositoryError::History(HistoryError::Full) => true,
-        RepositoryError::Store(err) => err.raw_os_error() == Some(libc::ENOSPC),
-        RepositoryError::Io { source, .. } => source.raw_os_error() == Some(libc::ENOSPC),
-        _ => false,
     }
 }

@@ -28,3 +28,8 @@ pub fn set_times(path: &Path, accessed: (i64, i64), modified: (i64, i64)) -> io:
     // SAFETY: `text` is a NUL-terminated string and `times` an array of two for the duration of the call.
     checked(unsafe { libc::utimensat(libc::AT_FDCWD, text.as_ptr(), times.as_ptr(), libc::AT_SYMLINK_NOFOLLOW) })
 }
+
+/// Takes a device number apart into major and minor (makedev(3)).
+pub fn device_numbers(device: u64) -> (u32, u32) {
+    (libc::major(device), libc::minor(device))
+}

@@ -3,7 +3,6 @@
 use super::changes::Live;
 use super::cut::Cut;
 use super::error::WorkspaceError;
-use super::journal;
 use super::seal::{self, Sealed};
 use super::{Head, Workspace};
 use crate::history::BranchState;
@@ -92,7 +91,7 @@ impl Workspace {
     }
 
     pub(super) fn checkpoint_at(&self, head: &mut Head, request: &CheckpointRequest) -> Result<Checkpoint, WorkspaceError> {
-        let pending = self.seal()?;
+        let pending = self.making_room(|| self.seal())?;
         let root = pending.as_ref().map_or(head.live_root, Pending::root_id);
         if let (Some(id), true, false) = (head.commit, head.commit_root == Some(root), request.allow_empty) {
             self.record_seal(head, pending)?;
@@ -112,7 +111,7 @@ impl Workspace {
                 Ok(checkpoint)
             }
             Err(err) => {
-                self.live().tree.abandon_cut();
+                self.abandon(pending);
                 Err(err)
             }
         }
@@ -161,10 +160,23 @@ impl Workspace {
         match seal::seal(&self.repository, &taken.cut) {
             Ok(sealed) => Ok(Some(Pending { taken, sealed })),
             Err(err) => {
-                self.live().tree.abandon_cut();
+                self.give_back(taken);
                 Err(err)
             }
         }
+    }
+
+    /// Gives up on a seal that no transaction names: everything in it is as dirty as before.
+    fn abandon(&self, pending: Option<Pending>) {
+        if let Some(pending) = pending {
+            self.give_back(pending.taken);
+        }
+    }
+
+    fn give_back(&self, taken: Taken) {
+        let mut live = self.live();
+        live.tree.abandon_cut();
+        live.staging.release(taken.released);
     }
 
     /// Names a seal in the database without making a commit, and settles it.
@@ -172,7 +184,7 @@ impl Workspace {
         let Some(pending) = pending else { return Ok(()) };
         let state = BranchState { head: head.commit, live_root: pending.root_id(), journal_seq: pending.taken.segment };
         if let Err(err) = self.repository.record_seal(self.branch_id, &state) {
-            self.live().tree.abandon_cut();
+            self.abandon(Some(pending));
             return Err(err.into());
         }
         head.live_root = pending.root_id();
@@ -191,14 +203,14 @@ impl Workspace {
     /// Marks clean what a durable transaction names, and lets go of what only a replay needed.
     pub(super) fn settle(&self, pending: Option<Pending>) {
         let Some(Pending { taken: Taken { cut, segment, released, .. }, sealed }) = pending else { return };
-        let staging = {
+        let (staging, journal) = {
             let mut live = self.live();
             live.tree.settle(&cut, &sealed.directories, &sealed.files, sealed.root.links);
-            live.staging.clone()
+            (live.staging.clone(), live.journal.sync())
         };
         drop(cut); // The last reference to staging files that are sealed now.
         staging.remove(&released);
-        if let Err(err) = journal::forget_before(&self.journal_dir, segment) {
+        if let Err(err) = journal.forget_before(segment) {
             tracing::warn!(?err, "old journal segments stay for now");
         }
     }

@@ -63,6 +63,19 @@ impl WorkspaceError {
     pub fn io(what: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { what, source }
     }
+
+    /// Says whether the disk is full.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => source.raw_os_error() == Some(libc::ENOSPC),
+            Self::Store(err) => err.raw_os_error() == Some(libc::ENOSPC),
+            Self::Tree(TreeError::Source(source)) => {
+                source.downcast_ref().is_some_and(crate::repository::RepositoryError::is_full)
+            }
+            Self::Repository(err) => err.is_full(),
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for WorkspaceError {

@@ -118,18 +118,19 @@ impl Workspace {
                 root = tree::graft(repository, &root, imported, &[name], now, &mut fresh)?;
             }
         } else {
-            let wrapped = wrap(repository, imported, into)?;
+            let wrapped = wrap(repository, imported, into, &mut fresh)?;
             root = tree::graft(repository, &root, &wrapped, into, now, &mut fresh)?;
         }
         Ok(repository.put_root(&root)?)
     }
 }
 
-/// Makes a state in which `imported` is the directory at `path`.
-fn wrap(repository: &Repository, imported: &Root, path: &[Name]) -> Result<Root, WorkspaceError> {
+/// Makes a state in which `imported` is the directory at `path`; each directory on the way is a new one.
+fn wrap(repository: &Repository, imported: &Root, path: &[Name], fresh: &mut dyn FnMut() -> u64) -> Result<Root, WorkspaceError> {
     let mut directory = imported.directory.clone();
     for name in path.iter().rev() {
         let mut outer = directory.clone();
+        directory.identity = fresh();
         let built = tree::update(repository, None, &[(name.clone(), Some(TreeItem::Entry(directory)))])?;
         outer.node = Node::Directory { tree: built.tree, has_links: built.has_links };
         outer.xattrs = None;

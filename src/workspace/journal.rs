@@ -18,9 +18,9 @@ const MAGIC: &[u8; 8] = b"mmtjrnl\x01";
 const HEADER_BYTES: u64 = 16;
 const FRAME_BYTES: usize = 8;
 /// Room kept free in the segment, so that names can be removed and files shortened when the disk is full.
-const RESERVE_BYTES: u64 = 1 << 20;
+const RESERVE_BYTES: u64 = 512 << 10;
 /// Room asked for at a time.
-const RESERVE_STEP_BYTES: u64 = 1 << 20;
+const RESERVE_STEP_BYTES: u64 = 512 << 10;
 /// Bounds what a damaged length can make the reader allocate.
 const RECORD_BYTES_MAX: usize = 4 << 20;
 
@@ -34,7 +34,7 @@ pub struct Journal {
     offset: u64,
     /// Up to here the segment has its space on disk already.
     reserved: u64,
-    /// Bytes appended since the segment given to [`Journal::open`] or the last [`Journal::forget_before`].
+    /// Makes records durable, also while others append.
     sync: Arc<JournalSync>,
     scratch: Vec<u8>,
 }
@@ -45,7 +45,7 @@ impl Journal {
         fs::create_dir_all(dir)?;
         let sync = Arc::new(JournalSync::new(dir));
         let file = create_segment(dir, segment)?;
-        sync.add(file.clone());
+        sync.add(segment, file.clone());
         let mut journal =
             Self { dir: dir.to_owned(), segment, file, offset: HEADER_BYTES, reserved: 0, sync, scratch: Vec::new() };
         let _ = journal.reserve(0); // On a full disk it fails again when something is to be written.
@@ -95,7 +95,7 @@ impl Journal {
     pub fn rotate(&mut self) -> io::Result<u64> {
         let file = create_segment(&self.dir, self.segment + 1)?;
         self.segment += 1;
-        self.sync.add(file.clone());
+        self.sync.add(self.segment, file.clone());
         self.file = file;
         self.offset = HEADER_BYTES;
         self.reserved = 0;
@@ -118,16 +118,6 @@ impl Journal {
     }
 }
 
-/// Removes the segments below `segment`; they are part of the branch's sealed state.
-pub fn forget_before(dir: &Path, segment: u64) -> io::Result<()> {
-    for number in segments(dir)? {
-        if number < segment {
-            fs::remove_file(segment_path(dir, number))?;
-        }
-    }
-    Ok(())
-}
-
 /// Makes appended records survive a power cut.
 #[derive(Debug)]
 pub struct JournalSync {
@@ -147,7 +137,7 @@ struct SyncState {
     /// A sync failed: what the kernel then dropped nobody knows, so later ones fail too.
     failed: bool,
     /// Segments that may hold bytes that are not durable, oldest first; the last is the newest segment.
-    files: Vec<Arc<File>>,
+    files: Vec<(u64, Arc<File>)>,
     /// A segment was created since the directory was synced.
     directory_dirty: bool,
 }
@@ -161,9 +151,9 @@ impl JournalSync {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, file: Arc<File>) {
+    fn add(&self, segment: u64, file: Arc<File>) {
         let mut state = self.state();
-        state.files.push(file);
+        state.files.push((segment, file));
         state.directory_dirty = true;
     }
 
@@ -194,7 +184,8 @@ impl JournalSync {
         match &outcome {
             Ok(()) => {
                 state.synced = state.synced.max(upto);
-                state.files.drain(..files.len() - 1);
+                let newest = files.last().map_or(0, |(segment, _)| *segment);
+                state.files.retain(|(segment, _)| *segment >= newest);
             }
             Err(_) => state.failed = true,
         }
@@ -202,8 +193,19 @@ impl JournalSync {
         outcome
     }
 
-    fn sync_files(&self, files: &[Arc<File>], directory: bool) -> io::Result<()> {
-        for file in files {
+    /// Removes the segments below `segment`: they are part of the branch's sealed state.
+    pub fn forget_before(&self, segment: u64) -> io::Result<()> {
+        self.state().files.retain(|(number, _)| *number >= segment); // Nothing in them needs to become durable any more.
+        for number in segments(&self.dir)? {
+            if number < segment {
+                fs::remove_file(segment_path(&self.dir, number))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn sync_files(&self, files: &[(u64, Arc<File>)], directory: bool) -> io::Result<()> {
+        for (_, file) in files {
             file.sync_data()?; // Oldest first: a replay stops at the first gap.
         }
         if directory {

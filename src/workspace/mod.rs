@@ -42,7 +42,6 @@ use file::{BLOCK_BYTES, Source};
 use journal::Journal;
 use live::LiveTree;
 use staging::StagingDir;
-use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// When the journal segment is longer than this, the branch is sealed in the background, so that recovery stays short.
@@ -56,7 +55,6 @@ const JOURNAL_BYTES_MAX: u64 = 64 << 20;
 pub struct Workspace {
     repository: Arc<Repository>,
     branch_id: i64,
-    journal_dir: PathBuf,
     head: Mutex<Head>,
     /// What others may know of the head while a checkpoint or a restore goes on.
     published: Mutex<Head>,
@@ -132,7 +130,6 @@ impl Workspace {
         let workspace = Self {
             repository,
             branch_id: row.id,
-            journal_dir,
             published: Mutex::new(head.clone()),
             head: Mutex::new(head),
             live: Mutex::new(live),
@@ -291,9 +288,18 @@ impl Workspace {
 
     /// Writes `data` at `offset`; says whether the journal has grown so long that a seal is due.
     pub fn write(&self, ino: Ino, offset: u64, data: &[u8], strip_privileges: bool) -> Result<bool, WorkspaceError> {
-        let mut live = self.live_to_change();
-        live.write(ino, offset, data, strip_privileges)?;
-        Ok(live.journal.segment_bytes() > JOURNAL_BYTES_MAX)
+        self.making_room(|| {
+            let mut live = self.live_to_change();
+            live.write(ino, offset, data, strip_privileges)?;
+            Ok(live.journal.segment_bytes() > JOURNAL_BYTES_MAX)
+        })
+    }
+
+    /// Does something that takes space; on a full disk once more, after the staging files that nobody needs are gone.
+    fn making_room<T>(&self, work: impl Fn() -> Result<T, WorkspaceError>) -> Result<T, WorkspaceError> {
+        let done = work();
+        let full = done.as_ref().is_err_and(WorkspaceError::is_full);
+        if full && self.live().staging.has_released() && self.sync().is_ok() { work() } else { done }
     }
 
     /// Changes a range of a file without data.
@@ -364,8 +370,13 @@ impl Workspace {
             let live = self.live();
             (live.journal.sync(), live.staging.clone(), live.staging.take_released())
         };
-        sync.wait().map_err(WorkspaceError::io("journal"))?;
-        staging.remove(&released); // The records that let go of them are durable.
+        match sync.wait() {
+            Ok(()) => staging.remove(&released), // The records that let go of them are durable.
+            Err(err) => {
+                staging.release(released);
+                return Err(WorkspaceError::io("journal")(err));
+            }
+        }
         Ok(())
     }
 

@@ -224,7 +224,7 @@ impl Workspace {
         };
         repository.record_movement(&movement)?;
         let stale = live.tree.swap(&new, &diff);
-        if let Err(err) = super::journal::forget_before(&self.journal_dir, segment) {
+        if let Err(err) = live.journal.sync().forget_before(segment) {
             tracing::warn!(?err, "old journal segments stay for now");
         }
         Ok(stale)

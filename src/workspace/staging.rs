@@ -149,9 +149,19 @@ impl StagingDir {
         self.released.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Says whether files wait to be removed.
+    pub fn has_released(&self) -> bool {
+        !self.released().is_empty()
+    }
+
     /// Takes the list of files that can be removed as soon as the journal is durable up to now.
     pub fn take_released(&self) -> Vec<u64> {
         std::mem::take(&mut self.released())
+    }
+
+    /// Takes back what [`Self::take_released`] gave: the journal did not become durable.
+    pub fn release(&self, numbers: Vec<u64>) {
+        self.released().extend(numbers);
     }
 
     /// Removes files taken from [`Self::take_released`]. Best effort: the next start removes what is left.

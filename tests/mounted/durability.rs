@@ -143,10 +143,12 @@ fn a_dead_mount_point_is_freed_by_the_next_mount() {
 
 /// Kills the daemon at the `nth` call of `syscall` while `command` runs; says whether the daemon got that far.
 fn killed_at(mount: &mut TestMount, syscall: &str, nth: u32, command: impl FnOnce(&TestMount)) -> bool {
-    let pid = mount.pid();
+    let (pid, trace) = (mount.pid(), mount.outside("trace"));
     let mut tracer = Command::new("strace")
-        .args(["-f", "-qq", "-p", &pid.to_string(), "-e", &format!("trace={syscall}"), "-e"])
+        .args(["-f", "-p", &pid.to_string(), "-e", &format!("trace={syscall}"), "-e"])
         .arg(format!("inject={syscall}:signal=SIGKILL:when={nth}"))
+        .arg("-o")
+        .arg(&trace)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -160,9 +162,9 @@ fn killed_at(mount: &mut TestMount, syscall: &str, nth: u32, command: impl FnOnc
     }
     std::thread::sleep(Duration::from_millis(20)); // All threads, not only the first.
     command(mount);
-    let dead = !mount.is_served();
-    crate::mount::send_signal(tracer.id(), "INT");
+    tracer.kill().unwrap();
     tracer.wait().unwrap();
+    let dead = fs::read_to_string(&trace).unwrap().contains("killed by SIGKILL") || !mount.is_served();
     if dead {
         mount.crash();
     }
@@ -175,7 +177,7 @@ fn killed_between_bytes_and_transaction_history_is_as_before_and_nothing_is_lost
     mount.write("base", "base");
     mount.write("dir/large", noise(400_000, 9));
     let mut acknowledged = mount.checkpoint("base");
-    for syscall in ["fdatasync", "pwrite64", "write"] {
+    for syscall in ["fdatasync", "pwrite64", "unlink"] {
         let mut nth = 1;
         loop {
             let content = format!("{syscall} {nth}");
