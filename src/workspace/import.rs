@@ -113,10 +113,7 @@ impl Workspace {
         let mut identities = repository.take_identities()?;
         let mut fresh = || identities.next().unwrap_or(0);
         if into.is_empty() {
-            for item in tree::list(repository, imported.tree(), 0) {
-                let (name, _) = item?;
-                root = tree::graft(repository, &root, imported, &[name], now, &mut fresh)?;
-            }
+            root = spread(repository, root, imported, now, &mut fresh)?;
         } else {
             let wrapped = wrap(repository, imported, into, &mut fresh)?;
             root = tree::graft(repository, &root, &wrapped, into, now, &mut fresh)?;
@@ -124,6 +121,39 @@ impl Workspace {
         Ok(repository.put_root(&root)?)
     }
 }
+
+/// Puts everything at the top of `imported` at the top of `root`, in place of what has the same names there.
+fn spread(
+    repository: &Repository,
+    mut root: Root,
+    imported: &Root,
+    now: Timestamp,
+    fresh: &mut dyn FnMut() -> u64,
+) -> Result<Root, WorkspaceError> {
+    let nothing = Root { directory: Entry { node: EMPTY_DIRECTORY, ..root.directory.clone() }, links: None };
+    let (mut items, mut subdirectories) = (Vec::new(), 0);
+    for item in tree::list(repository, imported.tree(), 0) {
+        let (name, item) = item?;
+        if tree::lookup(repository, root.tree(), &name)?.is_some() {
+            root = tree::graft(repository, &root, &nothing, std::slice::from_ref(&name), now, fresh)?;
+        }
+        subdirectories += u32::from(matches!(&item, TreeItem::Entry(entry) if entry.node.kind() == EntryKind::Directory));
+        items.push((name, Some(item)));
+    }
+    // Every identity in `imported` is a new one, so nothing in either state has to make way.
+    let mut links = Vec::new();
+    for item in tree::list(repository, imported.links, 0) {
+        let (name, item) = item?;
+        links.push((name, Some(item)));
+    }
+    let built = tree::update(repository, root.tree(), &items)?;
+    let node = Node::Directory { tree: built.tree, has_links: built.has_links };
+    let nlink = root.directory.nlink.saturating_add(subdirectories);
+    let directory = Entry { identity: super::ROOT, node, nlink, ctime: now, ..imported.directory.clone() };
+    Ok(Root { directory, links: tree::update(repository, root.links, &links)?.tree })
+}
+
+const EMPTY_DIRECTORY: Node = Node::Directory { tree: None, has_links: false };
 
 /// Makes a state in which `imported` is the directory at `path`; each directory on the way is a new one.
 fn wrap(repository: &Repository, imported: &Root, path: &[Name], fresh: &mut dyn FnMut() -> u64) -> Result<Root, WorkspaceError> {
