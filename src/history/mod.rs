@@ -4,6 +4,7 @@
 //! Writers take one connection; readers another, so that nobody who reads waits for a sync.
 
 mod branches;
+mod checkpointer;
 mod commits;
 mod error;
 mod labels;
@@ -23,6 +24,7 @@ pub use operations::{Move, MovedFrom};
 pub use outbox::Event;
 pub use retention::{KeepRules, removable};
 
+use checkpointer::Checkpointer;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -31,6 +33,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub struct History {
     writer: Mutex<Connection>,
     reader: Mutex<Connection>,
+    checkpointer: Checkpointer,
 }
 
 impl History {
@@ -56,7 +59,8 @@ impl History {
         let reader = Connection::open_with_flags(path, flags)?;
         schema::configure(&reader)?;
         reader.pragma_update(None, "query_only", true)?;
-        Ok(Self { writer: Mutex::new(writer), reader: Mutex::new(reader) })
+        let checkpointer = Checkpointer::start(path)?;
+        Ok(Self { writer: Mutex::new(writer), reader: Mutex::new(reader), checkpointer })
     }
 
     fn reader(&self) -> MutexGuard<'_, Connection> {
@@ -69,6 +73,7 @@ impl History {
         let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let done = work(&transaction)?; // An error drops the transaction, which rolls it back.
         transaction.commit()?;
+        self.checkpointer.wake();
         Ok(done)
     }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 /// Version of the tables, kept in `PRAGMA user_version`.
 const SCHEMA_VERSION: i64 = 1;
-/// Pages in the WAL before they are moved into the database.
-const WAL_PAGES_MAX: i64 = 1000;
+/// Pages in the WAL before a writer moves them into the database itself: the checkpointer is behind.
+const WAL_PAGES_MAX: i64 = 16_000;
 const CACHE_KIB: i64 = 8 << 10;
 const STATEMENTS_CACHED: usize = 64;
 

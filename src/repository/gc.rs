@@ -215,7 +215,7 @@ impl Repository {
         };
         let containers = self.packs.containers()?;
         if containers.iter().any(|container| container.appending && is_wasteful(container)) {
-            self.packs.rotate();
+            self.packs.rotate()?;
         }
         let mut rewritten = 0;
         for container in containers.iter().filter(|container| is_wasteful(container)) {

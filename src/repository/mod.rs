@@ -117,7 +117,13 @@ impl Repository {
     pub fn put(&self, kind: ObjectKind, bytes: &[u8]) -> Result<ObjectId, RepositoryError> {
         let id = ObjectId::of(bytes);
         self.note_use(&id);
-        if !self.contains(&id)? {
+        // Directories that changed are new nearly always, so they are not looked for: one that is stored already stays named
+        // where it is, and the copy goes with the next rewriting of its pack.
+        let known = match kind {
+            ObjectKind::Blob | ObjectKind::Manifest => self.contains(&id)?,
+            ObjectKind::Tree | ObjectKind::Root | ObjectKind::Commit => self.is_pending(&id),
+        };
+        if !known {
             let location = self.packs.append(kind, &id, bytes)?;
             self.add_pending(id, kind, location);
         } else if kind == ObjectKind::Blob {

@@ -69,9 +69,14 @@ impl Repository {
         self.pending().objects.values().map(|(_, location)| location.container).collect()
     }
 
+    /// Says whether an object waits for its transaction.
+    pub(super) fn is_pending(&self, id: &ObjectId) -> bool {
+        self.pending().objects.contains_key(id)
+    }
+
     /// Says whether an object is stored.
     pub fn contains(&self, id: &ObjectId) -> Result<bool, RepositoryError> {
-        Ok(self.pending().objects.contains_key(id) || self.history.locate(id)?.is_some())
+        Ok(self.is_pending(id) || self.history.locate(id)?.is_some())
     }
 
     /// Says where an object lies.

@@ -8,6 +8,7 @@ mod dir;
 mod error;
 mod pack;
 mod packs;
+mod writer;
 
 pub use dir::{StoreDir, StoreLock};
 pub use error::StoreError;

@@ -2,6 +2,7 @@
 
 use super::StoreError;
 use crate::object::{Encoding, ObjectId, ObjectKind};
+use std::cell::RefCell;
 
 /// First bytes of every pack; the last is the version.
 pub const PACK_MAGIC: [u8; 8] = *b"mmtpack\x01";
@@ -66,7 +67,7 @@ impl RecordHeader {
 /// Returns the bytes to store for an object, compressed when that saves a sixteenth or more.
 pub fn stored_form(bytes: &[u8]) -> (Encoding, std::borrow::Cow<'_, [u8]>) {
     if bytes.len() >= COMPRESS_BYTES_MIN
-        && let Ok(compressed) = zstd::bulk::compress(bytes, COMPRESS_LEVEL)
+        && let Some(compressed) = compressed(bytes)
         && compressed.len() + bytes.len() / 16 < bytes.len()
     {
         return (Encoding::Zstd, compressed.into());
@@ -74,11 +75,29 @@ pub fn stored_form(bytes: &[u8]) -> (Encoding, std::borrow::Cow<'_, [u8]>) {
     (Encoding::Raw, bytes.into())
 }
 
+// Making a context costs more than compressing a small object with it.
+thread_local! {
+    static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> =
+        RefCell::new(zstd::bulk::Compressor::new(COMPRESS_LEVEL).ok());
+    static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = RefCell::new(zstd::bulk::Decompressor::new().ok());
+}
+
+fn compressed(bytes: &[u8]) -> Option<Vec<u8>> {
+    COMPRESSOR.with_borrow_mut(|compressor| compressor.as_mut()?.compress(bytes).ok())
+}
+
+fn decompressed(stored: &[u8], size_bytes: usize) -> std::io::Result<Vec<u8>> {
+    DECOMPRESSOR.with_borrow_mut(|decompressor| match decompressor {
+        Some(decompressor) => decompressor.decompress(stored, size_bytes),
+        None => zstd::bulk::decompress(stored, size_bytes),
+    })
+}
+
 /// Undoes [`stored_form`]. `size_bytes` bounds what a hostile record can make us allocate.
 pub fn original_form(id: &ObjectId, encoding: Encoding, stored: Vec<u8>, size_bytes: u64) -> Result<Vec<u8>, StoreError> {
     let bytes = match encoding {
         Encoding::Raw => stored,
-        Encoding::Zstd => zstd::bulk::decompress(&stored, size_bytes as usize)
+        Encoding::Zstd => decompressed(&stored, size_bytes as usize)
             .map_err(|err| StoreError::damaged(*id, format!("cannot be decompressed: {err}")))?,
     };
     if bytes.len() as u64 != size_bytes || ObjectId::of(&bytes) != *id {

@@ -2,17 +2,16 @@
 
 use super::dir::sync_dir;
 use super::pack::{PACK_MAGIC, RECORD_HEADER_BYTES, RecordHeader, original_form, stored_form};
+use super::writer::{PackWriter, pack_path};
 use super::{StoreDir, StoreError};
 use crate::object::{Container, Location, ObjectId, ObjectKind};
 use quick_cache::sync::Cache;
 use std::fs::{self, File, Permissions};
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
-/// A pack that is longer than this is closed, and the next begun.
-const PACK_BYTES_MAX: u64 = 256 << 20;
 /// Open files kept for reading.
 const FILES_CACHED: usize = 64;
 /// Bounds what a damaged location can make us allocate; larger content is cut into pieces.
@@ -22,26 +21,8 @@ const OBJECT_BYTES_MAX: u64 = 256 << 20;
 #[derive(Debug)]
 pub struct PackStore {
     dir: Arc<StoreDir>,
-    append: Mutex<Append>,
-    synced: Condvar,
+    writer: PackWriter,
     files: Cache<Container, Arc<File>>,
-}
-
-/// The pack being appended to.
-#[derive(Debug, Default)]
-struct Append {
-    /// Number of the newest pack, open or not.
-    number: u32,
-    open: Option<Arc<File>>,
-    offset: u64,
-    /// Bytes appended since the store was opened, and how many of them are durable.
-    appended: u64,
-    durable: u64,
-    /// Files with bytes that are not durable.
-    dirty: Vec<Arc<File>>,
-    directory_dirty: bool,
-    syncing: bool,
-    failed: bool,
 }
 
 /// A file that holds objects.
@@ -60,118 +41,37 @@ pub struct ContainerInfo {
 impl PackStore {
     /// Opens the packs. Appending starts a new pack: what a crash left at the end of the last one is never touched.
     pub fn open(dir: Arc<StoreDir>) -> Result<Self, StoreError> {
-        let mut append = Append::default();
-        for number in pack_numbers(&dir.path().join("packs"))? {
-            append.number = append.number.max(number);
-        }
-        Ok(Self { dir, append: Mutex::new(append), synced: Condvar::new(), files: Cache::new(FILES_CACHED) })
+        let packs = dir.path().join("packs");
+        let newest = pack_numbers(&packs)?.into_iter().max().unwrap_or(0);
+        Ok(Self { dir, writer: PackWriter::new(packs, newest), files: Cache::new(FILES_CACHED) })
     }
 
-    fn append_state(&self) -> MutexGuard<'_, Append> {
-        self.append.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Appends an object. It survives the death of this process; [`Self::sync`] makes it survive a power cut.
+    /// Appends an object; [`Self::sync`] makes it survive. It can be read at once.
     pub fn append(&self, kind: ObjectKind, id: &ObjectId, bytes: &[u8]) -> Result<Location, StoreError> {
-        let (encoding, stored) = stored_form(bytes); // Before the lock: threads compress side by side.
+        let (encoding, stored) = stored_form(bytes); // Before any lock: threads compress side by side.
         let stored_bytes = stored.len() as u64;
-        let header = RecordHeader { kind, encoding, stored_bytes, size_bytes: bytes.len() as u64, id: *id };
+        let size_bytes = bytes.len() as u64;
+        let header = RecordHeader { kind, encoding, stored_bytes, size_bytes, id: *id };
         let mut record = Vec::with_capacity(RECORD_HEADER_BYTES + stored.len());
         record.extend_from_slice(&header.encode());
         record.extend_from_slice(&stored);
-        let mut append = self.append_state();
-        let file = self.open_pack(&mut append)?;
-        let at = append.offset;
-        let path = self.pack_path(append.number);
-        if let Err(err) = file.write_all_at(&record, at) {
-            // What was written of it is overwritten by the next record; nothing names it.
-            let _ = file.set_len(at);
-            return Err(StoreError::io("cannot append to", path)(err));
-        }
-        append.offset += record.len() as u64;
-        append.appended += record.len() as u64;
-        Ok(Location {
-            container: Container::Pack(append.number),
-            offset: at + RECORD_HEADER_BYTES as u64,
-            stored_bytes,
-            size_bytes: header.size_bytes,
-            encoding,
-        })
-    }
-
-    fn open_pack(&self, append: &mut Append) -> Result<Arc<File>, StoreError> {
-        if let Some(file) = append.open.as_ref().filter(|_| append.offset < PACK_BYTES_MAX) {
-            return Ok(file.clone());
-        }
-        append.open = None;
-        let number = append.number + 1;
-        let path = self.pack_path(number);
-        let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path);
-        let file = Arc::new(file.map_err(StoreError::io("cannot make", &path))?);
-        if let Err(err) = file.write_all_at(&PACK_MAGIC, 0) {
-            let _ = fs::remove_file(&path);
-            return Err(StoreError::io("cannot make", &path)(err));
-        }
-        append.number = number;
-        append.open = Some(file.clone());
-        append.offset = PACK_MAGIC.len() as u64;
-        append.appended += append.offset;
-        append.dirty.push(file.clone());
-        append.directory_dirty = true;
-        Ok(file)
+        let (number, at) = self.writer.append(&record)?;
+        let offset = at + RECORD_HEADER_BYTES as u64;
+        Ok(Location { container: Container::Pack(number), offset, stored_bytes, size_bytes, encoding })
     }
 
     /// Makes everything appended before the call durable. Concurrent callers share one sync.
     pub fn sync(&self) -> Result<(), StoreError> {
-        let mut append = self.append_state();
-        let target = append.appended;
-        loop {
-            if append.failed {
-                let failed = std::io::Error::from_raw_os_error(libc::EIO);
-                return Err(StoreError::io("an earlier sync failed in", self.dir.path())(failed));
-            }
-            if append.durable >= target {
-                return Ok(());
-            }
-            if !append.syncing {
-                break;
-            }
-            append = self.synced.wait(append).unwrap_or_else(PoisonError::into_inner);
-        }
-        append.syncing = true;
-        let upto = append.appended;
-        let files = append.dirty.clone();
-        let directory = std::mem::take(&mut append.directory_dirty);
-        drop(append);
-        let outcome = self.sync_files(&files, directory);
-        let mut append = self.append_state();
-        append.syncing = false;
-        match &outcome {
-            Ok(()) => {
-                append.durable = append.durable.max(upto);
-                let open = append.open.clone();
-                append.dirty.retain(|file| {
-                    open.as_ref().is_some_and(|open| Arc::ptr_eq(open, file)) || !files.iter().any(|done| Arc::ptr_eq(done, file))
-                });
-            }
-            Err(_) => append.failed = true, // What the kernel dropped nobody knows (fsync(2)).
-        }
-        self.synced.notify_all();
-        outcome
-    }
-
-    fn sync_files(&self, files: &[Arc<File>], directory: bool) -> Result<(), StoreError> {
-        let packs = self.dir.path().join("packs");
-        for file in files {
-            file.sync_data().map_err(StoreError::io("cannot sync a pack in", &packs))?;
-        }
-        if directory { sync_dir(&packs) } else { Ok(()) }
+        self.writer.sync()
     }
 
     /// Reads an object and verifies it.
     pub fn read(&self, id: &ObjectId, at: &Location) -> Result<Vec<u8>, StoreError> {
         if at.stored_bytes > OBJECT_BYTES_MAX || at.size_bytes > OBJECT_BYTES_MAX {
             return Err(StoreError::damaged(*id, "its recorded size is out of range"));
+        }
+        if let Container::Pack(number) = at.container {
+            self.writer.write_before(number, at.offset + at.stored_bytes)?;
         }
         let file = self.open_container(at.container)?;
         let mut stored = vec![0; at.stored_bytes as usize];
@@ -209,13 +109,10 @@ impl PackStore {
 
     /// Lists every file that holds objects.
     pub fn containers(&self) -> Result<Vec<ContainerInfo>, StoreError> {
-        let (number, open) = {
-            let append = self.append_state();
-            (append.number, append.open.is_some())
-        };
+        let newest = self.writer.appending();
         let mut found = Vec::new();
         for pack in pack_numbers(&self.dir.path().join("packs"))? {
-            let appending = open && pack == number;
+            let appending = newest == Some(pack);
             found.extend(self.info(Container::Pack(pack), appending)?);
         }
         for id in large_ids(&self.dir.path().join("objects"))? {
@@ -237,8 +134,8 @@ impl PackStore {
     }
 
     /// Closes the pack being appended to: the next object starts another.
-    pub fn rotate(&self) {
-        self.append_state().open = None;
+    pub fn rotate(&self) -> Result<(), StoreError> {
+        self.writer.rotate()
     }
 
     /// Removes a file that holds objects. Readers that have it open go on reading.
@@ -290,7 +187,7 @@ impl PackStore {
     }
 
     fn pack_path(&self, number: u32) -> PathBuf {
-        self.dir.path().join("packs").join(format!("{number:08}.pack"))
+        pack_path(&self.dir.path().join("packs"), number)
     }
 }
 
@@ -353,6 +250,7 @@ mod tests {
     fn every_flipped_bit_of_a_stored_object_is_noticed() {
         let (_temp, packs) = store();
         let (id, location) = put(&packs, &[b"some bytes ".as_slice(); 40].concat());
+        packs.sync().unwrap();
         let path = packs.path_of(location.container);
         let good = fs::read(&path).unwrap();
         for at in location.offset..location.offset + location.stored_bytes {
@@ -367,6 +265,7 @@ mod tests {
     fn a_new_process_never_appends_behind_a_torn_tail() {
         let (temp, packs) = store();
         let (id, location) = put(&packs, b"whole");
+        packs.sync().unwrap();
         let path = packs.path_of(location.container);
         drop(packs);
         let mut torn = fs::read(&path).unwrap();
@@ -377,6 +276,16 @@ mod tests {
         assert_eq!(later.container, Container::Pack(2));
         assert_eq!(packs.read(&id, &location).unwrap(), b"whole");
         assert_eq!(packs.scan_pack(1).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_was_appended_can_be_read_before_it_is_synced() {
+        let (_temp, packs) = store();
+        for at in 0..50u8 {
+            let bytes = vec![at; 30_000];
+            let (id, location) = put(&packs, &bytes);
+            assert_eq!(packs.read(&id, &location).unwrap(), bytes);
+        }
     }
 
     #[test]

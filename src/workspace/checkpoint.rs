@@ -9,6 +9,7 @@ use crate::history::BranchState;
 use crate::object::{Author, Commit, CommitKind, ExternalLink, ObjectId, Timestamp};
 use crate::repository::CommitRequest;
 use crate::tree::PathChange;
+use std::time::Instant;
 
 /// What a caller says about a checkpoint.
 #[derive(Clone, Debug)]
@@ -91,7 +92,9 @@ impl Workspace {
     }
 
     pub(super) fn checkpoint_at(&self, head: &mut Head, request: &CheckpointRequest) -> Result<Checkpoint, WorkspaceError> {
+        let begun = Instant::now();
         let pending = self.making_room(|| self.seal())?;
+        let sealed = begun.elapsed();
         let root = pending.as_ref().map_or(head.live_root, Pending::root_id);
         if let (Some(id), true, false) = (head.commit, head.commit_root == Some(root), request.allow_empty) {
             self.record_seal(head, pending)?;
@@ -101,10 +104,13 @@ impl Workspace {
         }
         let changes = self.repository.changes_between(head.commit_root.as_ref(), &root);
         let changes = changes.map_err(WorkspaceError::from);
+        let compared = begun.elapsed();
         let recorded = changes.and_then(|changes| self.record_commit(head, pending.as_ref(), root, request, &changes));
         match recorded {
             Ok(checkpoint) => {
+                let recorded = begun.elapsed();
                 self.settle(pending);
+                tracing::debug!(?sealed, ?compared, ?recorded, settled = ?begun.elapsed(), "checkpoint");
                 head.commit = Some(checkpoint.id);
                 head.commit_root = Some(root);
                 head.live_root = root;

@@ -20,12 +20,12 @@ pub struct Listed {
 
 impl LiveTree {
     /// Lists up to `limit` names behind `after_position`; 0 starts.
-    pub fn list(&self, ino: Ino, after_position: u64, limit: usize) -> Result<Vec<Listed>, WorkspaceError> {
+    pub fn list(&mut self, ino: Ino, after_position: u64, limit: usize) -> Result<Vec<Listed>, WorkspaceError> {
         let directory = self.directory(ino)?;
         let bound = Name::bound_behind(after_position);
         let mut slots = directory.slots.range((Bound::Excluded(&bound), Bound::Unbounded)).peekable();
         let mut sealed = tree::list(&*self.repository, directory.base, after_position).peekable();
-        let mut listed = Vec::new();
+        let mut listed: Vec<(Listed, bool)> = Vec::new();
         while listed.len() < limit {
             let slot_first = match (slots.peek(), sealed.peek()) {
                 (None, None) => break,
@@ -41,12 +41,24 @@ impl LiveTree {
                 if sealed.peek().is_some_and(|item| item.as_ref().is_ok_and(|(other, _)| other == name)) {
                     sealed.next();
                 }
-                listed.extend(self.listed_slot(name, slot)?);
+                listed.extend(self.listed_slot(name, slot)?.map(|found| (found, true)));
             } else if let Some(Ok((name, item))) = sealed.next() {
-                listed.push(self.listed_item(name, &item)?);
+                listed.push((self.listed_item(name, &item)?, false));
             }
         }
-        Ok(listed)
+        Ok(self.numbered(listed))
+    }
+
+    /// Gives the names that are not loaded the numbers they will have when they are.
+    fn numbered(&mut self, listed: Vec<(Listed, bool)>) -> Vec<Listed> {
+        let number = |(mut found, has_number): (Listed, bool)| {
+            if !has_number {
+                let identity = found.ino;
+                found.ino = self.loaded(identity).unwrap_or_else(|| self.number_to_be(identity));
+            }
+            found
+        };
+        listed.into_iter().map(number).collect()
     }
 
     fn listed_slot(&self, name: &Name, slot: &Slot) -> Result<Option<Listed>, WorkspaceError> {
@@ -54,9 +66,9 @@ impl LiveTree {
         Ok(Some(Listed { name: name.clone(), ino, kind: self.inode(ino)?.kind() }))
     }
 
+    /// Describes a name that is not loaded, by identity.
     fn listed_item(&self, name: Name, item: &TreeItem) -> Result<Listed, WorkspaceError> {
         let identity = item.identity();
-        let ino = self.number_of(identity);
         let kind = match item {
             TreeItem::Entry(entry) => entry.node.kind(),
             TreeItem::Link(_) => match self.loaded(identity) {
@@ -67,6 +79,6 @@ impl LiveTree {
                 },
             },
         };
-        Ok(Listed { name, ino, kind })
+        Ok(Listed { name, ino: identity, kind })
     }
 }

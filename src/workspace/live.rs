@@ -145,16 +145,28 @@ impl LiveTree {
 
     /// Adds an inode under its identity, or under an alias while an older version holds that number.
     pub(super) fn insert(&mut self, inode: Inode) -> Ino {
-        let identity = inode.identity;
-        let mut ino = identity;
-        self.aliases.remove(&identity);
-        if self.inodes.contains_key(&identity) {
-            ino = self.next_alias;
-            self.next_alias += 1;
-            self.aliases.insert(identity, ino);
+        let ino = self.number_to_be(inode.identity);
+        if ino == inode.identity {
+            self.aliases.remove(&ino);
         }
         self.inodes.insert(ino, inode);
         ino
+    }
+
+    /// Returns the number under which a file that is not loaded will be: an alias while an older version holds its own.
+    pub(super) fn number_to_be(&mut self, identity: u64) -> Ino {
+        if !self.inodes.contains_key(&identity) {
+            return identity;
+        }
+        match self.aliases.get(&identity) {
+            Some(alias) if !self.inodes.contains_key(alias) => *alias,
+            _ => {
+                let alias = self.next_alias;
+                self.next_alias += 1;
+                self.aliases.insert(identity, alias);
+                alias
+            }
+        }
     }
 
     /// Records that a file's description or content changed, on the way from the top down to it.
