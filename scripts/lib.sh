@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # What the scripts share: finding the project, saying things, installing what is missing.
 
+# shellcheck disable=SC2034 # Used by those that read this file.
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 say() { printf '%s\n' "$*" >&2; }

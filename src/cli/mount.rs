@@ -62,7 +62,7 @@ pub fn mount(args: &MountArgs) -> Result<(), CliError> {
         arguments.extend(["-o".into(), args.options.join(",").into()]);
     }
     arguments.extend([plan.store.clone().into_os_string(), plan.mount_point.clone().into_os_string()]);
-    serve::start_daemon(&arguments, &plan.store.join("log"))
+    serve::start_daemon(&arguments, &plan.store)
 }
 
 /// The branch to show; `-o branch=NAME` is for fstab(5), where there are no other options.

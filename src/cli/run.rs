@@ -77,7 +77,7 @@ impl Workplace {
         let path = base.join(format!("mementofs-run-{}", std::process::id()));
         std::fs::create_dir(&path).map_err(|err| CliError::at("cannot make the mount point", &path, err))?;
         let arguments: Vec<OsString> = vec!["mount".into(), "-f".into(), absolute(store)?.into(), path.clone().into()];
-        if let Err(err) = serve::start_daemon(&arguments, &store.join("log")) {
+        if let Err(err) = serve::start_daemon(&arguments, store) {
             let _ = std::fs::remove_dir(&path);
             return Err(err);
         }

@@ -3,7 +3,8 @@
 use super::error::CliError;
 use crate::control::ControlDirectory;
 use crate::fuse::{Mount, MountOptions};
-use crate::repository::Repository;
+use crate::repository::{Repository, RepositoryError};
+use crate::store::StoreError;
 use crate::sys;
 use crate::workspace::Workspace;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -38,8 +39,26 @@ pub fn open_store(path: &Path) -> Result<Arc<Repository>, CliError> {
         Err(err) if err.kind() == std::io::ErrorKind::NotFound => true,
         Err(err) => return Err(CliError::at("cannot read the store", path, err)),
     };
-    let opened = if missing { Repository::create(path) } else { Repository::open(path) };
+    let umask = sys::set_umask(0o077); // SQLite asks for more than the owner needs.
+    let opened = if missing { Repository::create(path) } else { open_free(path) };
+    sys::set_umask(umask);
     opened.map_err(|err| CliError::new(format!("cannot open the store {}: {err}", path.display())))
+}
+
+/// Opens a store. A daemon that was killed a moment ago may still hold it: without a mount of its own it is waited for.
+fn open_free(path: &Path) -> Result<Arc<Repository>, RepositoryError> {
+    const TRIES_MAX: u32 = 40;
+    const PAUSE: Duration = Duration::from_millis(50);
+    let mut tries = 0;
+    loop {
+        let opened = Repository::open(path);
+        let busy = matches!(&opened, Err(RepositoryError::Store(StoreError::Busy { .. })));
+        tries += 1;
+        if !busy || tries > TRIES_MAX || !sys::mount_points_of(path).is_empty() {
+            return opened;
+        }
+        std::thread::sleep(PAUSE);
+    }
 }
 
 /// Checks and prepares a plan: both paths become absolute, and neither lies within the other.
@@ -145,8 +164,12 @@ async fn wait(workspace: &Workspace, mut end: tokio::sync::oneshot::Receiver<()>
     }
 }
 
-/// Starts the daemon and returns when its mount serves.
-pub fn start_daemon(arguments: &[std::ffi::OsString], log: &Path) -> Result<(), CliError> {
+/// Starts the daemon of the store at `store`, made if there is none, and returns when its mount serves.
+pub fn start_daemon(arguments: &[std::ffi::OsString], store: &Path) -> Result<(), CliError> {
+    if std::fs::read_dir(store).map_or(true, |mut entries| entries.next().is_none()) {
+        drop(open_store(store)?); // The log lies in the store.
+    }
+    let log = &store.join("log");
     let program = std::env::current_exe().map_err(|err| CliError::new(format!("cannot find this program: {err}")))?;
     let log_file = std::fs::OpenOptions::new().create(true).append(true).open(log);
     let mut command = Command::new(program);

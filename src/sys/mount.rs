@@ -89,6 +89,9 @@ pub fn detach(path: &Path) {
     if unsafe { libc::umount2(text.as_ptr(), libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) } == 0 {
         return;
     }
+    if io::Error::last_os_error().raw_os_error() != Some(libc::EPERM) {
+        return; // Nothing is mounted there.
+    }
     let quiet = |mut command: Command| command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
     let mut helper = Command::new("fusermount3");
     helper.arg("-uzq").arg(path);
@@ -110,7 +113,8 @@ fn is_dead(path: &Path) -> bool {
     let mut space = std::mem::MaybeUninit::<libc::statvfs>::uninit();
     // SAFETY: `text` is a NUL-terminated string and `space` has room for the result.
     let failed = unsafe { libc::statvfs(text.as_ptr(), space.as_mut_ptr()) } != 0;
-    failed && io::Error::last_os_error().raw_os_error() == Some(libc::ENOTCONN)
+    // ECONNABORTED: the daemon died while it was being asked.
+    failed && matches!(io::Error::last_os_error().raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED))
 }
 
 #[cfg(test)]

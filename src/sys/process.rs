@@ -15,9 +15,9 @@ pub fn effective_gid() -> u32 {
 }
 
 /// Sets the permission bits that new files do not get.
-pub fn set_umask(mask: u32) {
+pub fn set_umask(mask: u32) -> u32 {
     // SAFETY: the call takes an integer and always succeeds.
-    unsafe { libc::umask(mask) };
+    unsafe { libc::umask(mask) }
 }
 
 /// Raises the number of files the process may have open to what the system allows.
