@@ -7,6 +7,7 @@ use super::restore::Restored;
 use super::{Workspace, WorkspaceError as Error};
 use crate::object::{Author, Content, Entry, EntryKind, Name, Node, ObjectId, Root, Timestamp, TreeItem, Xattrs};
 use crate::repository::{ByteSource, Repository, RepositoryError, Run};
+use crate::sys;
 use crate::tree::{self, NodeSink, NodeSource};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, Metadata, OpenOptions};
@@ -59,12 +60,26 @@ impl Workspace {
         author: &Author,
         progress: &ImportProgress,
     ) -> Result<Imported, WorkspaceError> {
+        self.check_source(from)?;
         let found = self.scan(from, progress)?;
         let _use = self.repository.using();
         let (stored, troubled) = store_files(&self.repository, &found, progress);
         let imported = build(&self.repository, &found, &stored)?;
         let restored = self.replace_root("import", author, &|live| self.place(live, &imported, into))?;
         Ok(Imported { restored, troubled })
+    }
+
+    /// Refuses what lies within the workspace or the store: reading it would wait for ourselves, or take in what is being written.
+    fn check_source(&self, from: &Path) -> Result<(), WorkspaceError> {
+        let from = from.canonicalize().map_err(WorkspaceError::io("the directory to import"))?;
+        let store = self.repository.path();
+        let mounts = sys::mount_points_of(store);
+        match mounts.iter().map(PathBuf::as_path).chain([store]).find(|ours| from.starts_with(ours) || ours.starts_with(&from)) {
+            Some(ours) => {
+                Err(WorkspaceError::Invalid(format!("{} and {} lie within one another", from.display(), ours.display())))
+            }
+            None => Ok(()),
+        }
     }
 
     fn scan(&self, from: &Path, progress: &ImportProgress) -> Result<Vec<Found>, WorkspaceError> {

@@ -12,6 +12,7 @@ mod cut;
 mod error;
 mod extents;
 mod file;
+mod head;
 mod import;
 mod inode;
 mod journal;
@@ -35,10 +36,10 @@ pub use restore::{Restored, UndoPlan};
 pub use swap::Stale;
 
 use crate::object::{Author, Name, ObjectId};
-use crate::repository::{GcRules, InUse, Repository, UseGuard};
+use crate::repository::{GcRules, InUse, Repository};
 use crate::tree::NodeSource;
 use changes::Live;
-use file::{BLOCK_BYTES, Source};
+use head::{Head, HeadGuard};
 use journal::Journal;
 use live::LiveTree;
 use staging::StagingDir;
@@ -46,6 +47,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// When the journal segment is longer than this, the branch is sealed in the background, so that recovery stays short.
 const JOURNAL_BYTES_MAX: u64 = 64 << 20;
+
+/// When more staging files than this are open, the branch is sealed likewise: each holds a descriptor.
+const STAGING_FILES_MAX: usize = 2000;
 
 /// The live tree behind one branch.
 ///
@@ -61,45 +65,6 @@ pub struct Workspace {
     live: Mutex<Live>,
     /// Changes wait here while a restore holds writers up.
     released: Condvar,
-}
-
-/// The head for the one who moves it; what others see follows when it is let go.
-struct HeadGuard<'a> {
-    head: MutexGuard<'a, Head>,
-    published: &'a Mutex<Head>,
-    _use: UseGuard<'a>,
-}
-
-impl std::ops::Deref for HeadGuard<'_> {
-    type Target = Head;
-    fn deref(&self) -> &Head {
-        &self.head
-    }
-}
-
-impl std::ops::DerefMut for HeadGuard<'_> {
-    fn deref_mut(&mut self) -> &mut Head {
-        &mut self.head
-    }
-}
-
-impl Drop for HeadGuard<'_> {
-    fn drop(&mut self) {
-        self.published.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&self.head);
-    }
-}
-
-/// Where the branch stands.
-#[derive(Clone, Debug)]
-struct Head {
-    /// Name of the branch.
-    branch: String,
-    /// Its newest checkpoint.
-    commit: Option<ObjectId>,
-    /// The state of that checkpoint.
-    commit_root: Option<ObjectId>,
-    /// The state of the last seal, over which the journal is replayed.
-    live_root: ObjectId,
 }
 
 impl Workspace {
@@ -291,7 +256,7 @@ impl Workspace {
         self.making_room(|| {
             let mut live = self.live_to_change();
             live.write(ino, offset, data, strip_privileges)?;
-            Ok(live.journal.segment_bytes() > JOURNAL_BYTES_MAX)
+            Ok(live.journal.segment_bytes() > JOURNAL_BYTES_MAX || live.staging.open_count() > STAGING_FILES_MAX)
         })
     }
 
@@ -320,29 +285,7 @@ impl Workspace {
             let live = self.live();
             live.tree.inode(ino)?.file().ok_or(WorkspaceError::IsDirectory)?.clone()
         };
-        let size_bytes = body.size_bytes();
-        if offset >= size_bytes {
-            return Err(WorkspaceError::NoSuchOffset);
-        }
-        let mut data = Vec::new();
-        for piece in body.pieces(0..size_bytes) {
-            match piece.source {
-                Source::Hole => {}
-                Source::Clean(content, from) => {
-                    let shift = piece.range.start - from; // Zero: layers keep the offsets of the file.
-                    let mut at = piece.range.start;
-                    for hole in self.repository.holes_of(&content)? {
-                        let start = (hole.start + shift).clamp(at, piece.range.end);
-                        let end = (hole.end + shift).clamp(at, piece.range.end);
-                        data.push(at..start);
-                        at = end;
-                    }
-                    data.push(at..piece.range.end);
-                }
-                _ => data.push(piece.range),
-            }
-        }
-        seek_in(&data, offset, size_bytes, hole).ok_or(WorkspaceError::NoSuchOffset)
+        reading::seek(&self.repository, &body, offset, hole)
     }
 
     /// Makes a file and the names that lead to it survive a power cut.
@@ -392,41 +335,5 @@ impl Workspace {
     /// Returns how many inodes are in memory.
     pub fn inodes_loaded(&self) -> usize {
         self.live().tree.inodes.len()
-    }
-}
-
-/// Finds the next block of data or hole in sorted, possibly empty, ranges of data.
-fn seek_in(data: &[std::ops::Range<u64>], offset: u64, size_bytes: u64, hole: bool) -> Option<u64> {
-    let mut at = offset;
-    for range in data.iter().filter(|range| !range.is_empty()) {
-        let start = range.start / BLOCK_BYTES * BLOCK_BYTES;
-        let end = range.end.next_multiple_of(BLOCK_BYTES).min(size_bytes);
-        if end <= at {
-            continue;
-        }
-        if !hole {
-            return Some(at.max(start));
-        }
-        if start > at {
-            return Some(at);
-        }
-        at = end;
-    }
-    hole.then_some(at.min(size_bytes))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::seek_in;
-
-    #[test]
-    fn seeking_finds_data_and_holes_and_the_end_is_a_hole() {
-        let data = [0..4096, 12_288..20_000];
-        assert_eq!(seek_in(&data, 0, 20_000, false), Some(0));
-        assert_eq!(seek_in(&data, 5000, 20_000, false), Some(12_288));
-        assert_eq!(seek_in(&data, 0, 20_000, true), Some(4096));
-        assert_eq!(seek_in(&data, 13_000, 20_000, true), Some(20_000));
-        assert_eq!(seek_in(&[], 0, 100, false), None);
-        assert_eq!(seek_in(&[], 0, 100, true), Some(0));
     }
 }

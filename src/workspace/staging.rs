@@ -140,6 +140,11 @@ impl StagingDir {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns how many files are in use.
+    pub fn open_count(&self) -> usize {
+        self.opened().len()
+    }
+
     /// Says whether a file of this number is in use.
     pub fn is_open(&self, number: u64) -> bool {
         self.opened().get(&number).is_some_and(|file| file.strong_count() > 0)

@@ -130,6 +130,19 @@ fn import_and_export_keep_everything() {
 }
 
 #[test]
+fn what_lies_within_the_workspace_or_the_store_is_not_imported() {
+    let mount = TestMount::new();
+    mount.write("d/file", "1");
+    for from in [mount.path("d"), mount.top(), mount.store(), mount.top().parent().unwrap().to_owned()] {
+        let said = failure(&mount.cli(&["import", from.to_str().unwrap()]));
+        assert!(said.contains("within"), "{said}");
+        let reply = mount.request(&serde_json::json!({ "do": "import", "from": from }));
+        assert!(reply["error"].as_str().unwrap().contains("within"), "{reply}");
+    }
+    assert_eq!(mount.shell("ls -A"), "d\n");
+}
+
+#[test]
 fn a_store_that_is_not_mounted_can_be_asked() {
     let mut mount = TestMount::new();
     mount.write("file", "1");

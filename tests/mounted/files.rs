@@ -241,6 +241,16 @@ fn appends_of_many_processes_are_whole() {
 }
 
 #[test]
+fn thousands_of_large_files_do_not_exhaust_descriptors() {
+    let mount = TestMount::new();
+    mount.shell("mkdir d; cd d; for i in $(seq 2500); do truncate -s 300K f$i; printf x >> f$i; done");
+    mount.write("after", "1");
+    let open = fs::read_dir(format!("/proc/{}/fd", mount.pid())).unwrap().count();
+    assert!(open < 2300, "{open} descriptors");
+    assert_eq!(fs::metadata(mount.path("d/f2500")).unwrap().len(), 300 * 1024 + 1);
+}
+
+#[test]
 fn locks_and_append_modes_are_the_kernels() {
     let mount = TestMount::new();
     mount.write("f", "1");
