@@ -1,7 +1,7 @@
 //! The record of what happened: commits, what each changed, links to other systems, branches, operations, events, and
 //! where each object lies. One SQLite database in WAL mode with full syncs; every fact is one transaction.
 //!
-//! Writers take one connection; readers another, so that nobody who reads waits for a sync.
+//! Writers take one connection, readers another, so that nobody who reads waits for a sync; scans of tables take a third.
 
 mod branches;
 mod checkpointer;
@@ -33,6 +33,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub struct History {
     writer: Mutex<Connection>,
     reader: Mutex<Connection>,
+    /// For what goes through whole tables, so that nobody who looks for one row waits for it.
+    scanner: Mutex<Connection>,
     checkpointer: Checkpointer,
 }
 
@@ -55,16 +57,16 @@ impl History {
 
     fn with_writer(path: &Path, writer: Connection) -> Result<Self, HistoryError> {
         schema::configure(&writer)?;
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let reader = Connection::open_with_flags(path, flags)?;
-        schema::configure(&reader)?;
-        reader.pragma_update(None, "query_only", true)?;
-        let checkpointer = Checkpointer::start(path)?;
-        Ok(Self { writer: Mutex::new(writer), reader: Mutex::new(reader), checkpointer })
+        let (reader, scanner) = (Mutex::new(reading(path)?), Mutex::new(reading(path)?));
+        Ok(Self { writer: Mutex::new(writer), reader, scanner, checkpointer: Checkpointer::start(path)? })
     }
 
     fn reader(&self) -> MutexGuard<'_, Connection> {
         self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn scanner(&self) -> MutexGuard<'_, Connection> {
+        self.scanner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs `work` in one transaction: all of it becomes visible and durable, or nothing.
@@ -79,11 +81,20 @@ impl History {
 
     /// Says whether the database is whole, by SQLite's own check.
     pub fn integrity(&self) -> Result<Vec<String>, HistoryError> {
-        let reader = self.reader();
-        let mut statement = reader.prepare("PRAGMA integrity_check")?;
+        let scanner = self.scanner();
+        let mut statement = scanner.prepare("PRAGMA integrity_check")?;
         let lines: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
         Ok(lines.into_iter().filter(|line| line != "ok").collect())
     }
+}
+
+/// Opens a further connection that only reads.
+fn reading(path: &Path) -> Result<Connection, HistoryError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    schema::configure(&connection)?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
 }
 
 #[cfg(test)]

@@ -108,8 +108,8 @@ impl History {
 
     /// Calls `visit` with every object, its place, and when it was added.
     pub fn each_object(&self, mut visit: impl FnMut(ObjectId, ObjectKind, Location, Timestamp)) -> Result<(), HistoryError> {
-        let reader = self.reader();
-        let mut statement = reader.prepare(&format!("SELECT id, time, {COLUMNS} FROM file_blobs"))?;
+        let scanner = self.scanner();
+        let mut statement = scanner.prepare(&format!("SELECT id, time, {COLUMNS} FROM file_blobs"))?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let (kind, location) = location_of(row, 2)?;
@@ -167,7 +167,7 @@ impl History {
 
     /// Returns number, length and stored length of all objects.
     pub fn object_totals(&self) -> Result<(u64, u64, u64), HistoryError> {
-        let reader = self.reader();
+        let reader = self.scanner();
         let totals =
             reader.query_row("SELECT count(*), coalesce(sum(size), 0), coalesce(sum(stored), 0) FROM file_blobs", [], |row| {
                 Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
