@@ -6,6 +6,7 @@ use super::serve::{self, MountPlan};
 use crate::fuse::MountOptions;
 use crate::sys;
 use std::ffi::OsString;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Options of mount(8) and fstab(5) that say nothing to a mount of ours, which is nosuid and nodev whatever is asked.
@@ -100,7 +101,7 @@ fn start_log() {
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,fuser=warn"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
     let file = std::env::var_os("MEMENTOFS_LOG_FILE")
-        .and_then(|path| std::fs::File::options().append(true).create(true).open(path).ok());
+        .and_then(|path| std::fs::File::options().append(true).create(true).mode(0o600).open(path).ok());
     match file {
         Some(file) => builder.with_writer(std::sync::Mutex::new(file)).init(),
         None => builder.with_writer(std::io::stderr).init(),

@@ -8,6 +8,7 @@ use crate::store::StoreError;
 use crate::sys;
 use crate::workspace::Workspace;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -171,7 +172,7 @@ pub fn start_daemon(arguments: &[std::ffi::OsString], store: &Path) -> Result<()
     }
     let log = &store.join("log");
     let program = std::env::current_exe().map_err(|err| CliError::new(format!("cannot find this program: {err}")))?;
-    let log_file = std::fs::OpenOptions::new().create(true).append(true).open(log);
+    let log_file = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(log);
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).current_dir("/").process_group(0);
     command.env("MEMENTOFS_READY", "1").stderr(Stdio::piped());
