@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Written by the daemon to its parent when the mount serves.
 const READY: &str = "ready";
@@ -108,14 +109,24 @@ pub fn serve(plan: &MountPlan, ready: impl FnOnce()) -> Result<(), CliError> {
     sys::set_umask(0o077);
     let _ = sys::raise_open_files_limit();
     let repository = open_store(&plan.store)?;
+    if repository.branch(&plan.branch).is_err() {
+        return Err(CliError::new(format!("the store {} has no branch {}", plan.store.display(), plan.branch)));
+    }
     let workspace = Workspace::open(repository, &plan.branch).map_err(|err| CliError::new(err.to_string()))?;
-    let control = ControlDirectory::new(workspace.clone(), sys::effective_uid(), sys::effective_gid());
-    let mut mount = Mount::new(workspace.clone(), control, &plan.store, &plan.mount_point, &plan.options)
-        .map_err(|err| CliError::new(err.to_string()))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|err| CliError::new(format!("cannot start the runtime: {err}")))?;
+    // Before the mount is there: who sees it may send a signal.
+    let signals = runtime.block_on(async { Signals::install() });
+    let signals = signals.map_err(|err| CliError::new(format!("cannot handle signals: {err}")))?;
+    let control = ControlDirectory::new(workspace.clone(), sys::effective_uid(), sys::effective_gid());
+    let mut mount = Mount::new(workspace.clone(), control, &plan.store, &plan.mount_point, &plan.options).map_err(|err| {
+        match plan.options.further.is_empty() {
+            true => CliError::new(err.to_string()),
+            false => CliError::new(format!("{err} (is one of these options wrong: {}?)", plan.options.further.join(","))),
+        }
+    })?;
     let mut unmounter = mount.unmounter();
     let (ended, end) = tokio::sync::oneshot::channel::<()>();
     let upkeep = workspace.clone();
@@ -123,7 +134,7 @@ pub fn serve(plan: &MountPlan, ready: impl FnOnce()) -> Result<(), CliError> {
     let waiter = std::thread::Builder::new()
         .name("wait".into())
         .spawn(move || {
-            runtime.block_on(wait(&upkeep, end, || {
+            runtime.block_on(wait(&upkeep, signals, end, || {
                 if let Err(err) = unmounter.unmount() {
                     tracing::warn!(%err, "unmount by signal; detaching");
                 }
@@ -140,22 +151,37 @@ pub fn serve(plan: &MountPlan, ready: impl FnOnce()) -> Result<(), CliError> {
     served.map_err(|err| CliError::new(err.to_string()))
 }
 
+/// The signals that mean something to a daemon.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn install() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
 /// Waits for signals and timers until `end`.
-async fn wait(workspace: &Workspace, mut end: tokio::sync::oneshot::Receiver<()>, mut unmount: impl FnMut()) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
-    else {
-        tracing::error!("signals cannot be handled");
-        return;
-    };
+async fn wait(
+    workspace: &Workspace,
+    mut signals: Signals,
+    mut end: tokio::sync::oneshot::Receiver<()>,
+    mut unmount: impl FnMut(),
+) {
     let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
     loop {
         tokio::select! {
             _ = &mut end => return,
-            _ = terminate.recv() => unmount(),
-            _ = interrupt.recv() => unmount(),
-            _ = hangup.recv() => {}
+            _ = signals.terminate.recv() => unmount(),
+            _ = signals.interrupt.recv() => unmount(),
+            _ = signals.hangup.recv() => {}
             _ = upkeep.tick() => {
                 if let Err(err) = workspace.sync() {
                     tracing::warn!(%err, "the journal could not be synced");

@@ -26,14 +26,14 @@ impl ControlDirectory {
         Ok(match kind {
             FileKind::Readme => README.to_owned(),
             FileKind::Checkpoint => workspace.newest().map_or_else(String::new, |id| format!("{id}\n")),
-            FileKind::Restore => self.state().last_restore.clone(),
+            FileKind::Restore => or_nothing(&self.state().last_restore),
             FileKind::Undo => self.undo_text()?,
             FileKind::Status => changes_text(&execute::status(workspace)?),
             FileKind::Log => {
                 let rows = workspace.repository().history().log(&workspace.branch(), None)?;
                 rows.iter().map(|row| log_line(row) + "\n").collect()
             }
-            FileKind::Gc => self.state().last_gc.clone(),
+            FileKind::Gc => or_nothing(&self.state().last_gc),
             FileKind::Events => self.events_text()?,
             FileKind::Stats => stats_text(&execute::stats_json(workspace)?),
             FileKind::Error => self.state().last_error.clone(),
@@ -95,4 +95,9 @@ fn stats_text(stats: &serde_json::Value) -> String {
         };
     }
     text
+}
+
+/// Returns a result as JSON, also before there is one.
+fn or_nothing(result: &str) -> String {
+    if result.is_empty() { "{}\n".to_owned() } else { result.to_owned() }
 }

@@ -223,3 +223,13 @@ fn fsync_of_a_file_and_of_a_directory_answer() {
     fs::File::open(mount.top()).unwrap().sync_all().unwrap();
     mount.shell("mkdir d; sync d; sync");
 }
+
+#[test]
+fn a_signal_at_once_after_the_mount_drains_too() {
+    let mut mount = TestMount::unmounted();
+    for round in 0..10 {
+        mount.mount(&[]);
+        mount.terminate();
+        assert!(!mount.path("is-it-served").exists(), "round {round}");
+    }
+}

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -58,7 +59,8 @@ impl TestMount {
         let top = self.top();
         let mounted = mounts.lines().any(|line| line.split(' ').nth(1) == top.to_str());
         // A name nobody asked for before is in no cache: only a living daemon says that it does not exist.
-        let fresh = top.join(format!("is-it-served-{}", self.daemon.as_ref().map_or(0, Child::id)));
+        static ASKED: AtomicU64 = AtomicU64::new(0);
+        let fresh = top.join(format!("is-it-served-{}", ASKED.fetch_add(1, Ordering::Relaxed)));
         mounted && fs::metadata(fresh).is_err_and(|err| err.kind() == io::ErrorKind::NotFound)
     }
 
