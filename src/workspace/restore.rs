@@ -157,16 +157,22 @@ impl Workspace {
     ) -> Result<Restored, WorkspaceError> {
         let mut safety = None;
         let mut hold = None;
-        for chase in 0.. {
-            if chase == CHASES_MAX {
+        let mut chases = 0;
+        loop {
+            if chases == CHASES_MAX {
                 hold = Some(self.hold_writers()); // What is dirty by now is little, and soon saved.
             }
             safety = self.save(head, operation, author)?.or(safety);
             let before = head.clone();
             let target = target(head)?;
             let mut live = self.live();
-            if live.tree.is_dirty() && hold.is_none() {
-                continue; // Somebody wrote since the cut: that too must be checkpointed.
+            if live.tree.is_dirty() {
+                // Somebody wrote since the cut: that too must be checkpointed, never swapped away.
+                if hold.is_some() {
+                    return Err(WorkspaceError::Busy("something changed while writers were held up; try again".into()));
+                }
+                chases += 1;
+                continue;
             }
             let changes = self.repository.changes_between(Some(&before.live_root), &target.root)?;
             if target.root == before.live_root && target.commit == before.commit {
@@ -183,7 +189,6 @@ impl Workspace {
             }
             return Ok(Restored { changes, safety, newest: head.commit, stale });
         }
-        Err(WorkspaceError::Busy("writers are too fast for a restore; try again".into()))
     }
 
     /// Lets changes wait until the value returned is dropped.

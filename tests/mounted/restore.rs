@@ -220,11 +220,10 @@ fn every_way_to_name_a_checkpoint() {
         [("n0", "0"), ("@~1", "1"), ("@", "2"), ("sys:t/1", "1"), ("branch/main", "2"), (&ids[0][..10], "0"), (&ids[2], "2")]
     {
         mount.write("file", "between");
-        let before = mount.newest();
-        let target = mount.request(&json!({ "do": "show", "ref": reference }))["id"].clone();
+        let shown = mount.request(&json!({ "do": "show", "ref": reference }))["id"].clone();
+        assert_eq!(shown, ids[content.parse::<usize>().unwrap()], "{reference}");
         mount.tell("restore", json!({ "ref": reference }).to_string());
         assert_eq!(mount.read("file"), content, "{reference}");
         mount.tell("restore", ids[2].clone());
-        let _ = (before, target);
     }
 }
