@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -61,7 +62,10 @@ impl TestMount {
         // A name nobody asked for before is in no cache: only a living daemon says that it does not exist.
         static ASKED: AtomicU64 = AtomicU64::new(0);
         let fresh = top.join(format!("is-it-served-{}", ASKED.fetch_add(1, Ordering::Relaxed)));
-        mounted && fs::metadata(fresh).is_err_and(|err| err.kind() == io::ErrorKind::NotFound)
+        let answered = fs::metadata(fresh).is_err_and(|err| err.kind() == io::ErrorKind::NotFound);
+        // Between the freeing of a dead mount and the new one, the bare directory would answer so too.
+        let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev()).ok();
+        mounted && answered && device(&top).is_some_and(|dev| Some(dev) != device(self.dir.path()))
     }
 
     /// Returns what the daemon said.
@@ -261,7 +265,6 @@ pub fn succeeded(what: impl AsRef<OsStr>, output: Output) -> String {
 
 /// Returns the bytes that a directory takes on disk.
 pub fn disk_bytes(dir: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
     let mut bytes = 0;
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let Ok(metadata) = entry.path().symlink_metadata() else { continue };
@@ -282,7 +285,6 @@ pub fn described(top: &Path) -> Vec<String> {
 }
 
 fn describe(top: &Path, relative: &Path, groups: &mut std::collections::HashMap<u64, PathBuf>, lines: &mut Vec<String>) {
-    use std::os::unix::fs::MetadataExt;
     let path = top.join(relative);
     let metadata = path.symlink_metadata().unwrap();
     let mut xattrs: Vec<_> = xattr::list(&path).unwrap().collect();
