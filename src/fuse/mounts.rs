@@ -82,6 +82,7 @@ impl Mounts {
     pub fn mount(self: &Arc<Self>, branch: &str, path: &Path, options: &MountOptions) -> Result<(), MountError> {
         let failed = |source: std::io::Error| MountError::new(path, source);
         let workspace = self.branches.open(branch).map_err(|err| failed(std::io::Error::other(err.to_string())))?;
+        workspace.expect_changes();
         let view_names = path.join(&options.control_name).join("branches");
         let pin = self.branches.pin(workspace.branch_id(), view_names);
         let invalidator = Invalidator::start().map_err(failed)?;

@@ -106,6 +106,14 @@ impl History {
         Ok(branches)
     }
 
+    /// Returns the numbers of the deleted branches.
+    pub fn deleted_branches(&self) -> Result<Vec<i64>, HistoryError> {
+        let reader = self.reader();
+        let mut statement = reader.prepare_cached("SELECT id FROM branches WHERE deleted_at IS NOT NULL")?;
+        let ids = statement.query_map([], |row| row.get(0))?;
+        Ok(ids.collect::<Result<_, _>>()?)
+    }
+
     /// Makes a branch.
     pub fn create_branch(
         &self,

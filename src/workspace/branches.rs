@@ -84,7 +84,7 @@ impl Branches {
         if let Some(workspace) = self.table().get(&row.id) {
             return Ok(workspace.clone());
         }
-        let opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner).entry(row.id).or_default().clone();
+        let opening = self.opening(row.id);
         let _alone = opening.lock().unwrap_or_else(PoisonError::into_inner); // Who opens another branch does not wait.
         if let Some(workspace) = self.table().get(&row.id) {
             return Ok(workspace.clone());
@@ -93,6 +93,10 @@ impl Branches {
         let workspace = Workspace::open_row(self.repository.clone(), row)?;
         self.table().insert(workspace.branch_id, workspace.clone());
         Ok(workspace)
+    }
+
+    fn opening(&self, branch_id: i64) -> Arc<Mutex<()>> {
+        self.opening.lock().unwrap_or_else(PoisonError::into_inner).entry(branch_id).or_default().clone()
     }
 
     /// Returns the branches that are open.
@@ -232,7 +236,31 @@ impl Branches {
     /// Reclaims space in the store; what the live trees and open files of open branches use stays.
     pub fn collect(&self, rules: &GcRules, author: &Author) -> Result<serde_json::Value, WorkspaceError> {
         let in_use = || InUse { contents: self.opened().iter().flat_map(|workspace| workspace.contents()).collect() };
-        Ok(self.repository.collect(rules, author, &in_use)?)
+        let report = self.repository.collect(rules, author, &in_use)?;
+        if !rules.dry_run {
+            self.remove_left_over()?;
+        }
+        Ok(report)
+    }
+
+    /// Removes the journals and staging files of deleted branches: all in them is sealed.
+    fn remove_left_over(&self) -> Result<(), WorkspaceError> {
+        for id in self.repository.history().deleted_branches()? {
+            let opening = self.opening(id);
+            let _alone = opening.lock().unwrap_or_else(PoisonError::into_inner);
+            if !self.repository.history().deleted_branches()?.contains(&id) {
+                continue; // It was brought back meanwhile.
+            }
+            for part in ["journal", "staging"] {
+                match std::fs::remove_dir_all(self.repository.path().join(part).join(id.to_string())) {
+                    Err(err) if err.kind() != std::io::ErrorKind::NotFound => {
+                        tracing::warn!(id, part, %err, "what is left of a deleted branch stays for now");
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Makes the changes of every open branch survive a power cut, as [`Workspace::sync`] does.

@@ -336,6 +336,11 @@ impl Workspace {
         Ok(())
     }
 
+    /// Takes the room on disk that lets names be removed when the disk is full. A branch that is only looked at takes none.
+    pub fn expect_changes(&self) {
+        self.live().journal.reserve_early();
+    }
+
     /// Returns how many inodes are in memory.
     pub fn inodes_loaded(&self) -> usize {
         self.live().tree.inodes.len()

@@ -1,6 +1,6 @@
 //! Branches: a fork is a row, a branch is a directory, nothing leaks.
 
-use crate::mount::{TestMount, program, succeeded};
+use crate::mount::{TestMount, noise, program, succeeded};
 use serde_json::json;
 use std::fs;
 use std::io::{Read, Seek, Write};
@@ -230,6 +230,29 @@ fn a_branch_can_be_renamed_deleted_and_brought_back() {
         mount.query("SELECT type FROM outbox WHERE type LIKE 'branch.%' ORDER BY seq").join(" "),
         "branch.created branch.renamed branch.deleted branch.revived branch.deleted branch.created"
     );
+}
+
+#[test]
+fn gc_takes_what_is_left_of_a_deleted_branch() {
+    let mount = TestMount::new();
+    mount.write("file", "1");
+    mount.checkpoint("one");
+    fs::create_dir(mount.control("branches/big")).unwrap();
+    let bytes = noise(8 << 20, 5);
+    fs::write(view(&mount, "big", "data"), &bytes).unwrap();
+    fs::remove_dir(mount.control("branches/big")).unwrap();
+    let id = mount.query("SELECT head FROM branches WHERE name = 'big'").remove(0);
+    mount.tell("gc", r#"{"grace_secs":0}"#);
+    mount.tell("undo", "\n"); // Its checkpoint is still there, and so is what it held.
+    assert_eq!(fs::read(view(&mount, "big", "data")).unwrap(), bytes);
+    fs::remove_dir(mount.control("branches/big")).unwrap();
+    fs::create_dir(mount.control("branches/other")).unwrap();
+    fs::remove_dir(mount.control("branches/other")).unwrap(); // The operation that undo would take back is another now.
+    fs::remove_dir(mount.control("checkpoints").join(&id)).unwrap();
+    let before = mount.store_bytes();
+    mount.tell("gc", r#"{"grace_secs":0}"#);
+    assert!(mount.store_bytes() + (4 << 20) < before, "{before} bytes, then {}", mount.store_bytes());
+    assert!(!mount.store().join("journal").join("2").exists());
 }
 
 #[test]
