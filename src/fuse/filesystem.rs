@@ -3,11 +3,12 @@
 use super::notify::Invalidator;
 use super::number::NAMESPACE_TOP;
 use super::pool::Pool;
+use super::reply;
 use super::translate::{branch_ino, denied, guarded, name_of, refused};
 use crate::control::{CommandError, ControlDirectory};
 use crate::object::Name;
-use crate::workspace::{Attributes, Ino, NewNode, ROOT, Stale, Workspace};
-use fuser::{Errno, INodeNo, Request};
+use crate::workspace::{Attributes, Ino, NewNode, ROOT, Stale, Workspace, WorkspaceError};
+use fuser::{Errno, INodeNo, ReplyEmpty, Request};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -63,6 +64,21 @@ impl MementoFilesystem {
                 tracing::warn!(%err, "background seal failed");
             }
         });
+    }
+
+    /// Replies when a file survives a power cut. Whoever waits for the journal alone takes no thread: one sync serves them all.
+    pub(super) fn sync(&self, ino: Ino, reply: ReplyEmpty) {
+        match guarded("fsync", || self.workspace.sync_of(ino).map_err(refused("fsync", ino))) {
+            Ok(sync) => {
+                let answer = move |done: Result<(), WorkspaceError>| reply::empty(reply, done.map_err(refused("fsync", ino)));
+                if sync.blocks() {
+                    self.pool.run(move || sync.then(answer));
+                } else {
+                    sync.then(answer);
+                }
+            }
+            Err(errno) => reply.error(errno),
+        }
     }
 
     /// Runs a command on the pool: it may be long, and the kernel must be told what it changed before the caller goes on.

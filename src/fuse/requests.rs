@@ -323,12 +323,7 @@ impl Filesystem for MementoFilesystem {
 
     fn fsync(&self, _request: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
         match node_of(ino) {
-            Ok(Node::Branch(ino)) => {
-                let workspace = self.workspace.clone();
-                self.pool.run(move || {
-                    reply::empty(reply, guarded("fsync", || workspace.sync_file(ino).map_err(refused("fsync", ino))));
-                });
-            }
+            Ok(Node::Branch(ino)) => self.sync(ino, reply),
             Ok(Node::Control(_)) => reply.ok(),
             Err(errno) => reply.error(errno),
         }

@@ -12,18 +12,22 @@ mod cut;
 mod error;
 mod extents;
 mod file;
+mod group_sync;
 mod head;
 mod import;
 mod inode;
 mod journal;
+mod journal_sync;
 mod listing;
 mod live;
 mod operation;
+mod primitives;
 mod reading;
 mod restore;
 mod seal;
 mod staging;
 mod swap;
+mod syncing;
 
 pub use changes::{FILE_BYTES_MAX, RenameMode, XattrMode};
 pub use checkpoint::{Checkpoint, CheckpointRequest};
@@ -34,6 +38,7 @@ pub use listing::Listed;
 pub use operation::{AttributeChange, NewNode, RangeChange};
 pub use restore::{Restored, UndoPlan};
 pub use swap::Stale;
+pub use syncing::FileSync;
 
 use crate::object::{Author, Name, ObjectId};
 use crate::repository::{GcRules, InUse, Repository};
@@ -286,41 +291,6 @@ impl Workspace {
             live.tree.inode(ino)?.file().ok_or(WorkspaceError::IsDirectory)?.clone()
         };
         reading::seek(&self.repository, &body, offset, hole)
-    }
-
-    /// Makes a file and the names that lead to it survive a power cut.
-    pub fn sync_file(&self, ino: Ino) -> Result<(), WorkspaceError> {
-        let mut files = Vec::new();
-        let (sync, staging) = {
-            let live = self.live();
-            if let Some(file::FileBody::Layered(layered)) = live.tree.inode(ino)?.file() {
-                layered.each_staging(&mut |file| files.push(file.clone()));
-            }
-            (live.journal.sync(), live.staging.clone())
-        };
-        if !files.is_empty() {
-            for file in &files {
-                file.sync().map_err(WorkspaceError::io("staging file"))?;
-            }
-            staging.sync().map_err(WorkspaceError::io("staging directory"))?;
-        }
-        sync.wait().map_err(WorkspaceError::io("journal")) // Last: its records name what was made durable above.
-    }
-
-    /// Makes every change so far survive a power cut, except the bytes of large files that were not synced themselves.
-    pub fn sync(&self) -> Result<(), WorkspaceError> {
-        let (sync, staging, released) = {
-            let live = self.live();
-            (live.journal.sync(), live.staging.clone(), live.staging.take_released())
-        };
-        match sync.wait() {
-            Ok(()) => staging.remove(&released), // The records that let go of them are durable.
-            Err(err) => {
-                staging.release(released);
-                return Err(WorkspaceError::io("journal")(err));
-            }
-        }
-        Ok(())
     }
 
     /// Reclaims space in the store; what this live tree and its open files use stays.
