@@ -7,6 +7,7 @@ use super::reply;
 use super::translate::{branch_ino, denied, guarded, name_of, refused};
 use crate::control::{CommandError, ControlDirectory};
 use crate::object::Name;
+use crate::watchdog::Ticket;
 use crate::workspace::{Attributes, Ino, NewNode, ROOT, Stale, Workspace, WorkspaceError};
 use fuser::{Errno, INodeNo, ReplyEmpty, Request};
 use std::ffi::OsStr;
@@ -70,7 +71,11 @@ impl MementoFilesystem {
     pub(super) fn sync(&self, ino: Ino, reply: ReplyEmpty) {
         match guarded("fsync", || self.workspace.sync_of(ino).map_err(refused("fsync", ino))) {
             Ok(sync) => {
-                let answer = move |done: Result<(), WorkspaceError>| reply::empty(reply, done.map_err(refused("fsync", ino)));
+                let ticket = Ticket::new("fsync", "the disk: its bytes, then the sync of the journal");
+                let answer = move |done: Result<(), WorkspaceError>| {
+                    drop(ticket);
+                    reply::empty(reply, done.map_err(refused("fsync", ino)));
+                };
                 if sync.blocks() {
                     self.pool.run(move || sync.then(answer));
                 } else {

@@ -4,6 +4,7 @@ use super::errno::{errno_of, errno_of_command};
 use super::number::{NAMESPACE_CONTROL, NAMESPACE_TOP, NodeNumber};
 use crate::control::{Caller, CommandError};
 use crate::object::{Name, Timestamp};
+use crate::watchdog;
 use crate::workspace::{AttributeChange, Ino, RangeChange, RenameMode, WorkspaceError, XattrMode};
 use fuser::{Errno, INodeNo, RenameFlags, Request, TimeOrNow};
 use std::ffi::OsStr;
@@ -21,6 +22,7 @@ pub(super) enum Node {
 
 pub(super) fn node_of(ino: INodeNo) -> Result<Node, Errno> {
     let number = NodeNumber::unpack(ino.0);
+    watchdog::about(number.ino);
     match number.namespace {
         NAMESPACE_TOP => Ok(Node::Branch(number.ino)),
         NAMESPACE_CONTROL => Ok(Node::Control(number.ino)),
@@ -38,6 +40,7 @@ pub(super) fn branch_ino(ino: INodeNo) -> Result<Ino, Errno> {
 
 /// Runs a handler's work; a panic is an I/O error for this request alone.
 pub(super) fn guarded<T>(operation: &'static str, work: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
+    let _during = watchdog::during(operation);
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
         tracing::error!(operation, "a request failed by a fault of our own");
         Err(Errno::EIO)

@@ -2,6 +2,7 @@
 
 use super::group_sync::{Done, GroupSync, Work};
 use super::journal::{HEADER_BYTES, segment_path, segments};
+use crate::watchdog;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -49,9 +50,7 @@ impl JournalSync {
     pub fn start(dir: &Path) -> io::Result<Self> {
         let shared = Arc::new(Shared { dir: dir.to_owned(), group: GroupSync::new(Segments::default()) });
         let syncing = shared.clone();
-        std::thread::Builder::new()
-            .name("journal-sync".into())
-            .spawn(move || syncing.group.run(|batch| syncing.sync(batch)))?;
+        std::thread::Builder::new().name("journal-sync".into()).spawn(move || syncing.group.run(|batch| syncing.sync(batch)))?;
         Ok(Self { shared })
     }
 
@@ -76,6 +75,7 @@ impl JournalSync {
 
     /// Returns when every record appended before the call is durable.
     pub fn wait(&self) -> io::Result<()> {
+        let _waits = watchdog::waits_for("the sync of the journal");
         let (told, outcome) = mpsc::sync_channel(1);
         self.when_durable(Box::new(move |outcome| drop(told.send(outcome))));
         outcome.recv().unwrap_or_else(|_| Err(io::Error::other("nobody syncs the journal any more")))

@@ -12,6 +12,7 @@ mod cut;
 mod error;
 mod extents;
 mod file;
+mod gate;
 mod group_sync;
 mod head;
 mod import;
@@ -43,12 +44,14 @@ pub use syncing::FileSync;
 use crate::object::{Author, Name, ObjectId};
 use crate::repository::{GcRules, InUse, Repository};
 use crate::tree::NodeSource;
+use crate::watchdog;
 use changes::Live;
+use gate::{Entered, Gate};
 use head::{Head, HeadGuard};
 use journal::Journal;
 use live::LiveTree;
 use staging::StagingDir;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// When the journal segment is longer than this, the branch is sealed in the background, so that recovery stays short.
 const JOURNAL_BYTES_MAX: u64 = 64 << 20;
@@ -67,9 +70,8 @@ pub struct Workspace {
     head: Mutex<Head>,
     /// What others may know of the head while a checkpoint or a restore goes on.
     published: Mutex<Head>,
-    live: Mutex<Live>,
-    /// Changes wait here while a restore holds writers up.
-    released: Condvar,
+    /// Changes wait at the gate while a restore holds writers up.
+    live: Gate<Live>,
 }
 
 impl Workspace {
@@ -96,36 +98,34 @@ impl Workspace {
             None => None,
         };
         let head = Head { branch: row.name, commit: row.head, commit_root, live_root: row.live_root };
-        let live = Live { tree, journal, staging, poisoned: false, held: false, dirty_bytes: 0 };
+        let live = Live { tree, journal, staging, poisoned: false, dirty_bytes: 0 };
         let workspace = Self {
             repository,
             branch_id: row.id,
             published: Mutex::new(head.clone()),
             head: Mutex::new(head),
-            live: Mutex::new(live),
-            released: Condvar::new(),
+            live: Gate::new(live),
         };
         Ok(Arc::new(workspace))
     }
 
-    fn live(&self) -> MutexGuard<'_, Live> {
-        self.live.lock().unwrap_or_else(|poisoned| {
-            let mut live = PoisonError::into_inner(poisoned);
-            live.poisoned = true; // A panic in the middle of a change: reading goes on, changing does not.
-            live
-        })
+    fn live(&self) -> Entered<'_, Live> {
+        noting_doubt(self.live.try_enter().unwrap_or_else(|| {
+            let _waits = watchdog::waits_for("the live tree, which another request has");
+            self.live.enter()
+        }))
     }
 
     /// Takes the lock for a change: waits while a restore holds writers up.
-    fn live_to_change(&self) -> MutexGuard<'_, Live> {
-        let mut live = self.live();
-        while live.held {
-            live = self.released.wait(live).unwrap_or_else(PoisonError::into_inner);
-        }
-        live
+    fn live_to_change(&self) -> Entered<'_, Live> {
+        noting_doubt(self.live.try_enter_to_change().unwrap_or_else(|| {
+            let _waits = watchdog::waits_for("the live tree, which another request has or a restore keeps from changing");
+            self.live.enter_to_change()
+        }))
     }
 
     fn head(&self) -> HeadGuard<'_> {
+        let _waits = watchdog::waits_for("the checkpoint or restore before it");
         let head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
         HeadGuard { head, published: &self.published, _use: self.repository.using() }
     }
@@ -306,4 +306,10 @@ impl Workspace {
     pub fn inodes_loaded(&self) -> usize {
         self.live().tree.inodes.len()
     }
+}
+
+/// After a panic in the middle of a change reading goes on, changing does not.
+fn noting_doubt(mut live: Entered<'_, Live>) -> Entered<'_, Live> {
+    live.poisoned |= live.doubtful;
+    live
 }

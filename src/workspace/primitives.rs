@@ -2,4 +2,4 @@
 //! with which it tries one order of events after the other.
 
 pub(super) use std::sync::atomic::{AtomicU64, Ordering};
-pub(super) use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+pub(super) use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};

@@ -43,18 +43,6 @@ struct Target {
     root: ObjectId,
 }
 
-/// Changes wait as long as this lives.
-struct Hold<'a> {
-    workspace: &'a Workspace,
-}
-
-impl Drop for Hold<'_> {
-    fn drop(&mut self) {
-        self.workspace.live().held = false;
-        self.workspace.released.notify_all();
-    }
-}
-
 impl Workspace {
     /// Makes the whole tree, or what is at `path`, as it was in the checkpoint `commit`.
     pub fn restore(
@@ -160,7 +148,7 @@ impl Workspace {
         let mut chases = 0;
         loop {
             if chases == CHASES_MAX {
-                hold = Some(self.hold_writers()); // What is dirty by now is little, and soon saved.
+                hold = Some(self.live.hold()); // What is dirty by now is little, and soon saved.
             }
             safety = self.save(head, operation, author)?.or(safety);
             let before = head.clone();
@@ -189,12 +177,6 @@ impl Workspace {
             }
             return Ok(Restored { changes, safety, newest: head.commit, stale });
         }
-    }
-
-    /// Lets changes wait until the value returned is dropped.
-    fn hold_writers(&self) -> Hold<'_> {
-        self.live().held = true;
-        Hold { workspace: self }
     }
 
     /// Checkpoints what no checkpoint holds yet.

@@ -29,11 +29,21 @@ impl FileSync {
         self.journal.when_durable(Box::new(move |outcome| done(outcome.map_err(WorkspaceError::io("journal")))));
     }
 
+    /// Syncs the staging files and, at the same time, their names.
     fn sync_staged(&self) -> Result<(), WorkspaceError> {
-        for file in &self.files {
-            file.sync().map_err(WorkspaceError::io("staging file"))?;
+        if self.files.is_empty() {
+            return Ok(());
         }
-        if self.files.is_empty() { Ok(()) } else { self.staging.sync().map_err(WorkspaceError::io("staging directory")) }
+        let names = || self.staging.sync().map_err(WorkspaceError::io("staging directory"));
+        let bytes = || self.files.iter().try_for_each(|file| file.sync().map_err(WorkspaceError::io("staging file")));
+        std::thread::scope(|scope| {
+            let Ok(helper) = std::thread::Builder::new().spawn_scoped(scope, names) else {
+                return bytes().and_then(|()| names()); // No thread to be had: one after the other.
+            };
+            let synced = bytes();
+            let named = helper.join().unwrap_or_else(|_| Err(WorkspaceError::Invalid("a syncing thread failed".into())));
+            synced.and(named)
+        })
     }
 }
 

@@ -8,5 +8,6 @@ mod files;
 mod links;
 mod mount;
 mod restore;
+mod security;
 mod space;
 mod trouble;
