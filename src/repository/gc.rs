@@ -4,6 +4,7 @@
 //! or was asked for since the run began. Whatever a crash interrupts leaves objects that are still named, or bytes that
 //! nothing names; never a name without bytes.
 
+use super::watch::Watch;
 use super::{Repository, RepositoryError};
 use crate::history::{KeepRules, removable};
 use crate::object::{Author, Container, Content, Location, ObjectId, ObjectKind, Timestamp};
@@ -252,18 +253,6 @@ impl Repository {
     }
 }
 
-/// What is in use while a run of gc goes on.
-#[derive(Debug, Default)]
-pub(super) struct Watch {
-    running: bool,
-    /// Seals that are going on: what they were told is stored must stay until their transaction names it.
-    users: usize,
-    /// Objects that were stored or found stored since the run, or the oldest of those seals, began.
-    touched: HashSet<ObjectId>,
-    /// States that were named in that time.
-    roots: HashSet<ObjectId>,
-}
-
 /// What the objects used while it lives are kept for; see [`Repository::using`].
 #[must_use]
 pub struct UseGuard<'a> {
@@ -272,68 +261,44 @@ pub struct UseGuard<'a> {
 
 impl Drop for UseGuard<'_> {
     fn drop(&mut self) {
-        let mut watch = self.repository.watch();
-        watch.users -= 1;
-        watch.rest();
-    }
-}
-
-impl Watch {
-    fn is_needed(&self) -> bool {
-        self.running || self.users > 0
-    }
-
-    /// Forgets what nobody can ask for any more.
-    fn rest(&mut self) {
-        if !self.is_needed() {
-            self.touched = HashSet::new();
-            self.roots = HashSet::new();
-        }
+        self.repository.watch().end_use();
     }
 }
 
 impl Repository {
-    fn watch(&self) -> std::sync::MutexGuard<'_, Watch> {
+    fn watch(&self) -> std::sync::MutexGuard<'_, Watch<ObjectId>> {
         self.watch.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn watch_use(&self, running: bool) {
-        let mut watch = self.watch();
-        watch.running = running;
-        watch.rest();
+        self.watch().run(running);
     }
 
     /// Says that objects are about to be stored or found stored, to be named by a transaction before the value is dropped:
     /// gc then leaves them, whether it runs already or begins meanwhile.
     pub fn using(&self) -> UseGuard<'_> {
-        self.watch().users += 1;
+        self.watch().begin_use();
         UseGuard { repository: self }
     }
 
     /// Notes that somebody counts on an object, before it is looked up.
     pub(super) fn note_use(&self, id: &ObjectId) {
-        let mut watch = self.watch();
-        if watch.is_needed() {
-            watch.touched.insert(*id);
-        }
+        self.watch().touch(*id);
     }
 
     /// Notes that a state is about to be named.
     pub(super) fn note_root(&self, id: ObjectId) {
-        let mut watch = self.watch();
-        if watch.is_needed() {
-            watch.roots.insert(id);
-        }
+        self.watch().note_root(id);
     }
 
     fn roots_noted(&self) -> Vec<ObjectId> {
-        self.watch().roots.iter().copied().collect()
+        self.watch().roots()
     }
 
     /// Removes the objects that nobody counted on since the run began. Who asks for one later finds it gone and stores it anew.
     fn remove_unless_used(&self, dead: &mut Vec<(ObjectId, u64)>) -> Result<(), RepositoryError> {
         let watch = self.watch(); // Held over the transaction: a `put` waits, and then sees what is left.
-        dead.retain(|(id, _)| !watch.touched.contains(id));
+        dead.retain(|(id, _)| !watch.is_touched(id));
         let ids: Vec<ObjectId> = dead.iter().map(|(id, _)| *id).collect();
         Ok(self.history.remove_objects(&ids)?)
     }

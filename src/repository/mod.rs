@@ -11,6 +11,7 @@ mod objects;
 mod put_content;
 mod reserve;
 mod verify;
+mod watch;
 
 pub use commits::{CommitRequest, FIRST_SEGMENT, MAIN_BRANCH};
 pub use error::RepositoryError;
@@ -44,7 +45,7 @@ pub struct Repository {
     blobs: Cache<ObjectId, Arc<Vec<u8>>, content::ByBytes>,
     /// Held by the one run of gc.
     collecting: Mutex<()>,
-    watch: Mutex<gc::Watch>,
+    watch: Mutex<watch::Watch<ObjectId>>,
     reserve: reserve::Reserve,
     _lock: StoreLock,
 }

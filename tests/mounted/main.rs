@@ -9,5 +9,6 @@ mod files;
 mod links;
 mod mount;
 mod restore;
+mod security;
 mod space;
 mod trouble;
