@@ -38,6 +38,7 @@ class Mount:
         self.store, self.top = store or base + "/store", top or base + "/mnt"
         self.log_path = base + "/log"
         self.daemon = None
+        self.environment = {}  # What the daemon gets besides.
         os.makedirs(self.top, exist_ok=True)
 
     def start(self):
@@ -45,7 +46,8 @@ class Mount:
         log = os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         begun = time.monotonic()
         command = [PROGRAM, "mount", "-f", *OPTIONS, self.store, self.top]
-        self.daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/")
+        self.daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/",
+                                       env=os.environ | self.environment)
         os.close(log)
         while not self.is_served():
             if self.daemon.poll() is not None:

@@ -29,7 +29,7 @@ class Verdict:
 
 def arguments(defaults):
     """Returns the numbers of the command line, with defaults; a seed that is not given is drawn. Prints the seed, which is the last."""
-    given = [int(word) for word in sys.argv[1:] if not word.startswith("-")]
+    given = [int(word) for word in sys.argv[1:] if word.isdigit()]
     numbers = [given[at] if at < len(given) else default for at, default in enumerate(defaults)]
     seed = given[len(defaults)] if len(given) > len(defaults) else random.randrange(1 << 32)
     print(f"seed {seed}", flush=True)
