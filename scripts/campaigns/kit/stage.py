@@ -105,11 +105,12 @@ class Stage:
 
     def works(self):
         """Looks whether the store goes on working. Returns what does not."""
+        self.errors = []
         try:
             self.do("create", "after-all", 0o644)
             self.do("write", "after-all", 0, b"works")
-            if self.errors and self.errors[-1][0] in ("create", "write"):
-                return [f"writing does not work afterwards: {self.errors[-1]}"]
+            if self.errors:
+                return [f"writing does not work afterwards: {self.errors}"]
             if not self.checkpoint(message="after all"):
                 return [f"a checkpoint cannot be taken afterwards: {self.mount.says('error')}"]
             if not self.gc():
