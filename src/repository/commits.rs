@@ -25,6 +25,8 @@ pub struct Movement<'a> {
     pub before: (Option<ObjectId>, ObjectId),
     /// Where it goes.
     pub after: BranchState,
+    /// The checkpoint that what comes back is taken from.
+    pub source: Option<ObjectId>,
     /// Who asked.
     pub author: &'a Author,
     /// More about it.
@@ -152,6 +154,7 @@ impl Repository {
             branch: movement.branch,
             before: movement.before,
             after: movement.after,
+            source: movement.source,
             author: movement.author,
             detail: movement.detail,
             objects: &objects,

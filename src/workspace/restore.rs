@@ -41,6 +41,8 @@ pub struct UndoPlan {
 struct Target {
     commit: Option<ObjectId>,
     root: ObjectId,
+    /// The checkpoint that what comes back is taken from.
+    source: Option<ObjectId>,
 }
 
 /// Changes wait as long as this lives.
@@ -85,7 +87,7 @@ impl Workspace {
         let mut head = self.head();
         let plan = self.undo_of(&head.branch)?;
         let detail = serde_json::json!({ "undoes": plan.operation });
-        self.move_to(&mut head, "undo", author, detail, |_| Ok(Target { commit: plan.commit, root: plan.root }))
+        self.move_to(&mut head, "undo", author, detail, |_| Ok(Target { commit: plan.commit, root: plan.root, source: None }))
     }
 
     /// Says what [`Self::undo`] would take back.
@@ -109,7 +111,7 @@ impl Workspace {
         let mut head = self.head();
         let detail = serde_json::json!({});
         self.move_to(&mut head, operation, author, detail, |head| {
-            Ok(Target { commit: head.commit, root: make(&head.live_root)? })
+            Ok(Target { commit: head.commit, root: make(&head.live_root)?, source: None })
         })
     }
 
@@ -135,7 +137,7 @@ impl Workspace {
         path: Option<&[Name]>,
     ) -> Result<Target, WorkspaceError> {
         let Some(path) = path.filter(|path| !path.is_empty()) else {
-            return Ok(Target { commit: Some(*commit), root: *root });
+            return Ok(Target { commit: Some(*commit), root: *root, source: Some(*commit) });
         };
         let repository = &*self.repository;
         let (into, from) = (repository.root(&head.live_root)?, repository.root(root)?);
@@ -143,7 +145,7 @@ impl Workspace {
         let mut fresh = || identities.next().unwrap_or(0);
         let grafted = tree::graft(repository, &into, &from, path, Timestamp::now(), &mut fresh)?;
         let root = tree::NodeSink::put_root(repository, &grafted)?;
-        Ok(Target { commit: head.commit, root })
+        Ok(Target { commit: head.commit, root, source: Some(*commit) })
     }
 
     /// Moves the branch: what is not checkpointed is checkpointed first, then one transaction, then the swap.
@@ -224,6 +226,7 @@ impl Workspace {
             operation,
             before: (before.commit, before.live_root),
             after: BranchState { head: target.commit, live_root: target.root, journal_seq: segment },
+            source: target.source,
             author,
             detail,
         };
