@@ -9,6 +9,8 @@ import time
 from .operations import Doer, Draw, first_part
 from .tree import differences, scan
 
+# A replay of a history begins at the last of these many operations.
+SNAPSHOT_EVERY = 50
 RETURNED = b"\x00\x00\x00\x00"
 
 
@@ -26,6 +28,8 @@ class Client:
                 os.umask(0)
                 self._work(top, tree.copy(), random.Random(seed), stop)
                 code = 0
+            except Exception as err:
+                self._say(("failed", repr(err), time.monotonic()))
             finally:
                 os._exit(code)
 
@@ -80,7 +84,7 @@ class History:
     """What a client did, as its log says."""
 
     def __init__(self, base, log):
-        self.base = base
+        self.base, self.known = base, {0: base}
         self.operations = []  # Begun, in order.
         self.begun_at, self.returned_at = [], []  # Ends of the records in the log.
         self.trouble = None
@@ -92,7 +96,7 @@ class History:
                 self.returned_at.append(at)
                 continue
             record = pickle.loads(log[at - length:at])
-            if record[0] in ("error", "stale"):
+            if record[0] in ("error", "stale", "failed"):
                 self.trouble = record
             else:
                 self.operations.append(record)
@@ -108,13 +112,19 @@ class History:
 
     def after(self, count):
         """Returns the tree after the first `count` operations."""
-        tree = self.base.copy()
-        for operation in self.operations[:count]:
-            tree.apply(operation)
+        start = max(known for known in self.known if known <= count)
+        tree = self.known[start].copy()
+        for number in range(start, count):
+            if number % SNAPSHOT_EVERY == 0:
+                self.known[number] = tree.copy()
+            tree.apply(self.operations[number])
         return tree
 
     def states(self, least, most):
-        """Generates the trees that may be there when `least` operations returned and `most` began, with the number done."""
+        """Generates the trees that may be there when `least` operations returned and `most` began, with the number done.
+
+        A tree changes when the next is asked for.
+        """
         tree = self.after(least)
         yield least, tree
         for count in range(least, most):
@@ -123,7 +133,6 @@ class History:
                 partial = tree.copy()
                 partial.apply(part)
                 yield count, partial
-            tree = tree.copy()
             tree.apply(self.operations[count])
             yield count + 1, tree
 
@@ -132,14 +141,23 @@ class History:
 
         Returns the tree, or None and what differs in the nearest case.
         """
-        picture, nearest = found.picture(), None
+        picture = found.picture()
+        for count, tree in self.states(least, most):
+            if self._may_be(tree, found, count) and not differences(tree.picture(), picture):
+                return tree.copy(), []
+        nearest = None
         for count, tree in self.states(least, most):
             wrong = differences(tree.picture(), picture)
-            if not wrong:
-                return tree, []
             if nearest is None or len(wrong) < len(nearest):
                 nearest = [f"after {count} of {least}..{most} operations: {wrong[0]} (and {len(wrong) - 1} more)", *wrong[1:]]
         return None, nearest[:1]
+
+    def _may_be(self, tree, found, count):
+        """Says quickly whether two trees may be the same: what the last operation did must be there."""
+        if tree.paths.keys() != found.paths.keys():
+            return False
+        paths = self.operations[count - 1][1:3] if count else ()
+        return all(tree.node(path).data == found.node(path).data for path in paths if path in tree.paths)
 
 
 def scanned(top):

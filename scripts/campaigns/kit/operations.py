@@ -86,7 +86,7 @@ class Doer:
         start = offset // PAGE * PAGE
 
         def work(descriptor):
-            with mmap.mmap(descriptor, PAGE, offset=start) as mapped:
+            with mmap.mmap(descriptor, min(PAGE, os.fstat(descriptor).st_size - start), offset=start) as mapped:
                 mapped[offset - start:offset - start + len(data)] = data
                 mapped.flush()
 
@@ -147,7 +147,7 @@ WEIGHTS = {
     "punch": 2, "sync": 4, "rename": 8, "exchange": 3, "link": 4, "unlink": 7, "rmdir": 2, "orphan": 1, "chmod": 3,
     "setxattr": 3, "removexattr": 1, "utime": 2,
 }
-FILES_MAX = 60
+FILES_MAX = 36
 SIZE_MAX = 700_000
 
 
