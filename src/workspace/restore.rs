@@ -230,7 +230,11 @@ impl Workspace {
             author,
             detail,
         };
-        repository.record_movement(&movement)?;
+        if let Err(err) = repository.record_movement(&movement) {
+            // When nobody knows whether a crash brings the movement back, nothing may be journaled that would be replayed over it.
+            live.poisoned |= !repository.history().is_settled();
+            return Err(err.into());
+        }
         let stale = live.tree.swap(&new, &diff);
         if let Err(err) = live.journal.sync().forget_before(segment) {
             tracing::warn!(?err, "old journal segments stay for now");

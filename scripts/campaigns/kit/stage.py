@@ -7,6 +7,9 @@ from .operations import Doer
 from .tree import Tree, differences
 
 
+COMMANDS = ["checkpoint", "restore", "undo", "delete", "gc"]
+
+
 class Stage:
     """What a scenario did and what that promises."""
 
@@ -19,6 +22,8 @@ class Stage:
         self.errors = []  # Of operations that failed.
         self.dead = False
         self.undo = None
+        self.moving = []  # Where the last restore or undo was to lead.
+        self.quiet = False  # After an error no command follows: none that would write over what the failed one left.
 
     def do(self, *operation):
         """Does an operation when the tree allows it. Returns whether it was done."""
@@ -33,7 +38,7 @@ class Stage:
 
     def attempt(self, what, work, after):
         """Does something that leads to the tree `after`. Returns whether it was done, and what it gave."""
-        if self.dead:
+        if self.dead or self.quiet and self.errors and what in COMMANDS:
             return False, None
         self.maybe = [after]
         try:
@@ -58,6 +63,7 @@ class Stage:
     def move(self, verb, after, **details):
         """Restores or undoes."""
         before = self.tree
+        self.moving = [after]
         done, reply = self.attempt(verb, lambda: self.mount.request(verb, **details), after)
         if done:
             if reply["safety"]:
@@ -105,7 +111,7 @@ class Stage:
 
     def works(self):
         """Looks whether the store goes on working. Returns what does not."""
-        self.errors = []
+        self.errors, self.quiet = [], False
         try:
             self.do("create", "after-all", 0o644)
             self.do("write", "after-all", 0, b"works")
