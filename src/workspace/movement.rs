@@ -22,6 +22,8 @@ pub(super) struct Target {
     pub commit: Option<ObjectId>,
     /// The state that it will show.
     pub root: ObjectId,
+    /// The checkpoint that what comes back is taken from.
+    pub source: Option<ObjectId>,
 }
 
 /// Says where a branch is to go, seen from where it stands.
@@ -125,6 +127,7 @@ fn go(
                 branch: &leg.head.branch,
                 before: (leg.head.commit, leg.head.live_root),
                 after: BranchState { head: step.target.commit, live_root: step.target.root, journal_seq: segment },
+                source: step.target.source,
                 author: cause.author,
                 detail: &cause.detail,
             });
