@@ -26,6 +26,8 @@ use clap::Parser;
 const DONE: i32 = 0;
 /// Exit code when something failed; wrong arguments give 2 (clap's own).
 const FAILED: i32 = 1;
+/// Exit code of `fsck` when the store cannot be checked as things are; also clap's own for wrong arguments.
+const USAGE: i32 = 2;
 
 /// Runs the program and returns its exit code.
 pub fn main() -> i32 {

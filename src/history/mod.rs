@@ -4,13 +4,16 @@
 //! Writers take one connection, readers another, so that nobody who reads waits for a sync; scans of tables take a third.
 
 mod branches;
+mod check;
 mod checkpointer;
 mod commits;
 mod error;
 mod labels;
+mod mirror;
 mod objects;
 mod operations;
 mod outbox;
+mod rebuild;
 mod resolve;
 mod retention;
 mod schema;
@@ -19,15 +22,21 @@ pub use branches::{BranchRow, BranchState};
 pub use commits::{CommitRow, Memento, NewCommit};
 pub use error::HistoryError;
 pub use labels::{validate_link, validate_name};
+pub use mirror::MirrorContent;
 pub use objects::{NewObject, Usage};
 pub use operations::{Move, MovedFrom};
 pub use outbox::Event;
+pub use rebuild::Recorded;
 pub use retention::{KeepRules, removable};
 
 use checkpointer::Checkpointer;
+use mirror::Mirror;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Events written a second time in one step.
+const MIRRORED_AT_ONCE: usize = 1000;
 
 /// An open history database.
 pub struct History {
@@ -36,6 +45,8 @@ pub struct History {
     /// For what goes through whole tables, so that nobody who looks for one row waits for it.
     scanner: Mutex<Connection>,
     checkpointer: Checkpointer,
+    mirror: Mirror,
+    path: PathBuf,
 }
 
 impl History {
@@ -58,7 +69,11 @@ impl History {
     fn with_writer(path: &Path, writer: Connection) -> Result<Self, HistoryError> {
         schema::configure(&writer)?;
         let (reader, scanner) = (Mutex::new(reading(path)?), Mutex::new(reading(path)?));
-        Ok(Self { writer: Mutex::new(writer), reader, scanner, checkpointer: Checkpointer::start(path)? })
+        let checkpointer = Checkpointer::start(path)?;
+        let mirror = Mirror::open(path);
+        let history = Self { writer: Mutex::new(writer), reader, scanner, checkpointer, mirror, path: path.to_owned() };
+        history.catch_up_mirror(); // What a crash or a power cut left out.
+        Ok(history)
     }
 
     fn reader(&self) -> MutexGuard<'_, Connection> {
@@ -76,15 +91,18 @@ impl History {
         let done = work(&transaction)?; // An error drops the transaction, which rolls it back.
         transaction.commit()?;
         self.checkpointer.wake();
+        self.mirror.follow(|seq| outbox::events_after(&writer, seq, MIRRORED_AT_ONCE));
         Ok(done)
     }
 
-    /// Says whether the database is whole, by SQLite's own check.
-    pub fn integrity(&self) -> Result<Vec<String>, HistoryError> {
-        let scanner = self.scanner();
-        let mut statement = scanner.prepare("PRAGMA integrity_check")?;
-        let lines: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-        Ok(lines.into_iter().filter(|line| line != "ok").collect())
+    fn catch_up_mirror(&self) {
+        while self.mirror.follow(|seq| self.events_since(seq, MIRRORED_AT_ONCE)) > 0 {}
+    }
+
+    /// Says how many events the file beside the database holds that the database does not: it lost them.
+    pub fn events_lost(&self) -> Result<i64, HistoryError> {
+        let newest: Option<i64> = self.reader().query_row("SELECT max(seq) FROM outbox", [], |row| row.get(0))?;
+        Ok((self.mirror.last_seq() - newest.unwrap_or(0)).max(0))
     }
 }
 

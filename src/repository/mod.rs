@@ -9,7 +9,10 @@ mod error;
 mod gc;
 mod objects;
 mod put_content;
+mod rebuild;
+mod repair;
 mod reserve;
+mod trouble;
 mod verify;
 
 pub use commits::{CommitRequest, MAIN_BRANCH, Movement};
@@ -24,8 +27,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 pub use put_content::{ByteSource, Run};
-pub use verify::Verified;
+pub use rebuild::FoundBranch;
+pub use repair::{Repaired, repair};
+pub use verify::{Check, Finding, Holder, Place, Verified};
 
+/// Name of the database in the store.
+const DATABASE: &str = "store.db";
 /// Decoded tree nodes kept in memory.
 const NODES_CACHED: usize = 16 << 10;
 /// Verified blobs kept in memory, so that a large file read in small steps is verified once a piece.
@@ -46,6 +53,7 @@ pub struct Repository {
     collecting: Mutex<()>,
     watch: Mutex<gc::Watch>,
     reserve: reserve::Reserve,
+    trouble: Mutex<Option<String>>,
     _lock: StoreLock,
 }
 
@@ -60,7 +68,7 @@ impl Repository {
     pub fn create(path: &Path) -> Result<Arc<Self>, RepositoryError> {
         let dir = StoreDir::create(path)?;
         let lock = dir.lock()?;
-        let history = History::create(&dir.path().join("store.db"))?;
+        let history = History::create(&dir.path().join(DATABASE))?;
         let repository = Self::assemble(dir, lock, history)?;
         repository.init_main()?;
         Ok(repository)
@@ -70,8 +78,10 @@ impl Repository {
     pub fn open(path: &Path) -> Result<Arc<Self>, RepositoryError> {
         let dir = StoreDir::open(path)?;
         let lock = dir.lock()?;
-        let history = History::open(&dir.path().join("store.db"))?;
-        Self::assemble(dir, lock, history)
+        let history = History::open(&dir.path().join(DATABASE))?;
+        let repository = Self::assemble(dir, lock, history)?;
+        repository.restore_lost_events()?;
+        Ok(repository)
     }
 
     fn assemble(dir: StoreDir, lock: StoreLock, history: History) -> Result<Arc<Self>, RepositoryError> {
@@ -89,6 +99,7 @@ impl Repository {
             collecting: Mutex::default(),
             watch: Mutex::default(),
             reserve,
+            trouble: Mutex::default(),
             _lock: lock,
         }))
     }

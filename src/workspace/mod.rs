@@ -15,14 +15,18 @@ mod file;
 mod head;
 mod import;
 mod inode;
+mod inspect;
 mod journal;
 mod listing;
 mod live;
 mod operation;
 mod reading;
+mod replay;
 mod restore;
 mod seal;
+mod segment;
 mod staging;
+mod standing;
 mod swap;
 
 pub use changes::{FILE_BYTES_MAX, RenameMode, XattrMode};
@@ -30,6 +34,7 @@ pub use checkpoint::{Checkpoint, CheckpointRequest};
 pub use error::WorkspaceError;
 pub use import::{ImportProgress, Imported};
 pub use inode::{Attributes, Ino, ROOT};
+pub use inspect::{Inspected, found_branches, inspect};
 pub use listing::Listed;
 pub use operation::{AttributeChange, NewNode, RangeChange};
 pub use restore::{Restored, UndoPlan};
@@ -43,6 +48,7 @@ use head::{Head, HeadGuard};
 use journal::Journal;
 use live::LiveTree;
 use staging::StagingDir;
+use standing::Standing;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// When the journal segment is longer than this, the branch is sealed in the background, so that recovery stays short.
@@ -59,6 +65,8 @@ const STAGING_FILES_MAX: usize = 2000;
 pub struct Workspace {
     repository: Arc<Repository>,
     branch_id: i64,
+    /// Identities of new files are below this.
+    identities_end: u64,
     head: Mutex<Head>,
     /// What others may know of the head while a checkpoint or a restore goes on.
     published: Mutex<Head>,
@@ -68,39 +76,60 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// Opens a branch and replays what its journal holds.
+    /// Opens a branch and replays what its journal holds. What is found damaged is said in the log and by
+    /// [`Repository::trouble`]; what can be served is served.
     pub fn open(repository: Arc<Repository>, branch: &str) -> Result<Arc<Self>, WorkspaceError> {
         let row = repository.branch(branch)?;
         let journal_dir = repository.path().join("journal").join(row.id.to_string());
         let staging = StagingDir::open(&repository.path().join("staging").join(row.id.to_string()))?;
-        let root = repository.root(&row.live_root)?;
-        let mut tree = LiveTree::new(repository.clone(), &root, repository.take_identities()?);
-        let mut replayed = 0u64;
-        let next = journal::replay(&journal_dir, row.journal_seq, |operation| {
-            replayed += 1;
+        let stands = standing::decide(&repository, &row, &journal_dir)?;
+        let root = repository.root(&stands.live_root)?;
+        let identities = repository.take_identities()?;
+        let identities_end = identities.end;
+        let mut tree = LiveTree::new(repository.clone(), &root, identities);
+        let mut count = 0u64;
+        let replayed = replay::replay(&journal_dir, stands.journal_seq, |operation| {
+            count += 1;
             tree.apply(&operation, &staging)
         })?;
         tree.drop_all_unused();
-        staging.remove_others(|number| staging.is_open(number))?;
-        let journal = Journal::start(&journal_dir, next)?;
-        if replayed > 0 {
-            tracing::info!(branch, replayed, "replayed the journal");
+        staging.remove_others(|number| staging.is_open(number), !replayed.damage.is_empty())?;
+        for damage in &replayed.damage {
+            repository.note_trouble(damage);
         }
-        let commit_root = match &row.head {
-            Some(id) => Some(repository.commit(id)?.root_tree),
-            None => None,
+        let journal = Journal::start(&journal_dir, replayed.next)?;
+        if count > 0 {
+            tracing::info!(branch, replayed = count, "replayed the journal");
+        }
+        let (commit, commit_root) = standing::head_of(&repository, branch, stands.head)?;
+        let head = Head { branch: row.name, commit, commit_root, live_root: stands.live_root };
+        let mut live = Live { tree, journal, staging, poisoned: false, held: false, dirty_bytes: 0 };
+        let standing = Standing {
+            branch_id: row.id,
+            branch: head.branch.clone(),
+            head: head.commit,
+            live_root: head.live_root,
+            journal_seq: stands.journal_seq,
+            identities_end,
         };
-        let head = Head { branch: row.name, commit: row.head, commit_root, live_root: row.live_root };
-        let live = Live { tree, journal, staging, poisoned: false, held: false, dirty_bytes: 0 };
+        live.journal.append_standing(&standing);
         let workspace = Self {
             repository,
             branch_id: row.id,
+            identities_end,
             published: Mutex::new(head.clone()),
             head: Mutex::new(head),
             live: Mutex::new(live),
             released: Condvar::new(),
         };
         Ok(Arc::new(workspace))
+    }
+
+    /// Writes into the journal where the branch stands since the last transaction; `journal_seq` is the first segment over that.
+    fn note_standing(&self, live: &mut Live, head: Option<ObjectId>, live_root: ObjectId, journal_seq: u64) {
+        let branch = self.branch();
+        let (branch_id, identities_end) = (self.branch_id, self.identities_end);
+        live.journal.append_standing(&Standing { branch_id, branch, head, live_root, journal_seq, identities_end });
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {

@@ -228,6 +228,7 @@ impl Workspace {
             detail,
         };
         repository.record_movement(&movement)?;
+        self.note_standing(live, target.commit, target.root, segment);
         let stale = live.tree.swap(&new, &diff);
         if let Err(err) = live.journal.sync().forget_before(segment) {
             tracing::warn!(?err, "old journal segments stay for now");
