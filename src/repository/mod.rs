@@ -53,7 +53,7 @@ pub struct Repository {
     collecting: Mutex<()>,
     watch: Mutex<gc::Watch>,
     reserve: reserve::Reserve,
-    trouble: Mutex<Option<String>>,
+    trouble: Mutex<trouble::Trouble>,
     _lock: StoreLock,
 }
 
@@ -134,7 +134,9 @@ impl Repository {
             ObjectKind::Blob | ObjectKind::Manifest => self.contains(&id)?,
             ObjectKind::Tree | ObjectKind::Root | ObjectKind::Commit => self.is_pending(&id),
         };
-        if !known {
+        if known && self.is_damaged(&id) {
+            self.store_again(id, kind, bytes)?; // It is known, and it is not good.
+        } else if !known {
             let location = self.packs.append(kind, &id, bytes)?;
             self.add_pending(id, kind, location);
         } else if kind == ObjectKind::Blob {

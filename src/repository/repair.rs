@@ -88,9 +88,9 @@ impl Repository {
     /// Writes headers anew: all they say is known.
     fn mend_packs(&self, done: &mut Vec<String>) -> Result<(), RepositoryError> {
         let mut mended = 0u64;
-        for info in self.packs.containers()? {
-            if self.packs.check_header(info.container).is_err() {
-                self.packs.mend_header(info.container)?;
+        for container in self.history.usage()?.into_keys() {
+            if self.packs.check_header(container).is_err() {
+                self.packs.mend_header(container)?;
                 mended += 1;
             }
         }

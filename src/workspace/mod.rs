@@ -102,6 +102,7 @@ impl Workspace {
             tracing::info!(branch, replayed = count, "replayed the journal");
         }
         let (commit, commit_root) = standing::head_of(&repository, branch, stands.head)?;
+        standing::correct(&repository, &row, commit, &stands)?;
         let head = Head { branch: row.name, commit, commit_root, live_root: stands.live_root };
         let mut live = Live { tree, journal, staging, poisoned: false, held: false, dirty_bytes: 0 };
         let standing = Standing {

@@ -5,7 +5,7 @@
 
 use super::error::WorkspaceError;
 use super::{journal, replay};
-use crate::history::BranchRow;
+use crate::history::{BranchRow, BranchState};
 use crate::object::{DecodeError, ObjectId, Reader, Writer};
 use crate::repository::Repository;
 use crate::tree::NodeSource;
@@ -138,6 +138,16 @@ pub fn head_of(
     let newest = repository.history().log(branch, Some(1))?.into_iter().next();
     repository.note_trouble(&format!("branch {branch} stands on a checkpoint that is not recorded: {damage}"));
     Ok((newest.as_ref().map(|row| row.id), newest.map(|row| row.root_tree)))
+}
+
+/// Puts the database right where it was not believed.
+pub fn correct(repository: &Repository, row: &BranchRow, head: Option<ObjectId>, choice: &Choice) -> Result<(), WorkspaceError> {
+    let Choice { live_root, journal_seq, .. } = *choice;
+    if (row.head, row.live_root, row.journal_seq) != (head, live_root, journal_seq) {
+        let state = BranchState { head, live_root, journal_seq };
+        repository.history().restore_branch(Some(row.id), &row.name, &state)?;
+    }
+    Ok(())
 }
 
 /// Says whether a replay from `first` on misses no segment.

@@ -2,15 +2,16 @@
 
 use super::trees::{Mark, Marks};
 use super::{Check, Finding, Verified, failed};
-use crate::object::{Location, ObjectId, ObjectKind};
+use crate::object::{Container, Location, ObjectId, ObjectKind};
 use crate::repository::Repository;
+use std::collections::HashSet;
 
 /// Objects are looked at in the order of their places, this many at a time.
 const BATCH: usize = 100_000;
 
 impl Repository {
     pub(super) fn verify_objects(&self, check: &Check<'_>, marks: &mut Marks, found: &mut Verified) {
-        self.verify_containers(found);
+        let mut used: HashSet<Container> = HashSet::new();
         let total = self.history.object_totals().map_or(0, |(objects, ..)| objects);
         let mut batch: Vec<(ObjectId, ObjectKind, Location)> = Vec::new();
         let mut work = |batch: &mut Vec<(ObjectId, ObjectKind, Location)>| {
@@ -21,6 +22,7 @@ impl Repository {
                 if found.objects.is_multiple_of(256) {
                     (check.progress)("objects", found.objects, total);
                 }
+                used.insert(at.container);
                 let mark = marks.entry(id).or_default();
                 *mark |= Mark::KNOWN;
                 if let Err((sentence, lost)) = self.verify_object(&id, kind, &at, check.read_data) {
@@ -43,6 +45,7 @@ impl Repository {
         if let Err(err) = scanned {
             found.findings.push(failed("database", &err.into()));
         }
+        self.verify_containers(&used, found);
     }
 
     /// Returns what is wrong with an object, and whether its bytes are lost.
@@ -55,13 +58,10 @@ impl Repository {
         frame.map_err(|err| (format!("{err} ({place}; its bytes are whole)"), false))
     }
 
-    fn verify_containers(&self, found: &mut Verified) {
-        let containers = match self.packs.containers() {
-            Ok(containers) => containers,
-            Err(err) => return found.findings.push(failed("pack", &err.into())),
-        };
-        for container in containers {
-            if let Err(err) = self.packs.check_header(container.container) {
+    /// A pack in which nothing is named may be what a crash left of one that was begun.
+    fn verify_containers(&self, used: &HashSet<Container>, found: &mut Verified) {
+        for container in used {
+            if let Err(err) = self.packs.check_header(*container) {
                 found.findings.push(Finding::new("pack", err.to_string()));
             }
         }
