@@ -1,7 +1,8 @@
 //! Makes appended records of a journal survive a power cut: one thread syncs for all who wait.
 
 use super::group_sync::{Done, GroupSync, Work};
-use super::journal::{HEADER_BYTES, segment_path, segments};
+use super::journal::{segment_path, segments};
+use super::segment::HEADER_BYTES;
 use crate::watchdog;
 use std::fs::{self, File};
 use std::io;
@@ -60,7 +61,7 @@ impl JournalSync {
             segments.files.push((segment, file));
             segments.directory_dirty = true;
         });
-        self.count(HEADER_BYTES);
+        self.count(HEADER_BYTES as u64);
     }
 
     /// Counts bytes that were appended to the newest segment.

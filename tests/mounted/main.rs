@@ -6,6 +6,7 @@ mod cli;
 mod control;
 mod durability;
 mod files;
+mod fsck;
 mod links;
 mod mount;
 mod restore;
