@@ -3,11 +3,11 @@
 use super::notify::Invalidator;
 use super::number::NAMESPACE_TOP;
 use super::pool::Pool;
-use super::translate::{branch_ino, denied, guarded, name_of, refused};
+use super::translate::{Node, branch_ino, denied, guarded, name_of, node_of, refused};
 use crate::control::{CommandError, ControlDirectory};
-use crate::object::Name;
+use crate::object::{EntryKind, Name};
 use crate::workspace::{Attributes, Ino, NewNode, ROOT, Stale, Workspace};
-use fuser::{Errno, INodeNo, Request};
+use fuser::{AccessFlags, Errno, INodeNo, Request};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -22,6 +22,8 @@ pub struct MementoFilesystem {
     pub control_name: Box<[u8]>,
     /// Threads for what would keep other requests waiting.
     pub pool: Pool,
+    /// A thread for what nobody waits for.
+    pub background: Pool,
     /// Tells the kernel what to forget.
     pub invalidator: Invalidator,
 }
@@ -55,10 +57,23 @@ impl MementoFilesystem {
         self.workspace.create(parent, &name, node).map_err(refused("create", parent))
     }
 
+    /// Answers access(2) where the kernel does not check modes: root may do anything but execute what nobody may.
+    pub(super) fn check_access(&self, _request: &Request, ino: INodeNo, mask: AccessFlags) -> Result<(), Errno> {
+        const EXECUTE: u32 = 0o111;
+        let Node::Branch(ino) = node_of(ino)? else { return Ok(()) };
+        if mask.contains(AccessFlags::X_OK) {
+            let attributes = self.workspace.attributes(ino).map_err(refused("access", ino))?;
+            if attributes.kind == EntryKind::File && attributes.mode & EXECUTE == 0 {
+                return Err(Errno::EACCES);
+            }
+        }
+        Ok(())
+    }
+
     /// Seals in the background when the journal has grown long.
     pub(super) fn seal_later(&self) {
         let workspace = self.workspace.clone();
-        self.pool.run_once("seal", move || {
+        self.background.run_once("seal", move || {
             if let Err(err) = workspace.seal_now() {
                 tracing::warn!(%err, "background seal failed");
             }

@@ -4,8 +4,10 @@ use super::filesystem::MementoFilesystem;
 use super::notify::Invalidator;
 use super::pool::Pool;
 use crate::control::ControlDirectory;
+use crate::sys;
 use crate::workspace::Workspace;
 use fuser::{Config, MountOption, Session, SessionACL, SessionUnmounter};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fmt, io};
@@ -83,10 +85,12 @@ impl Mount {
             control,
             control_name: options.control_name.as_bytes().into(),
             pool: Pool::start(POOL_THREADS).map_err(failed)?,
+            background: Pool::start_in_background().map_err(failed)?,
             invalidator: invalidator.clone(),
         };
         let session = Session::new(filesystem, path, &config(source, options)).map_err(failed)?;
         invalidator.connect(session.notifier());
+        super::linger::watch(session.as_fd().try_clone_to_owned().map_err(failed)?);
         Ok(Self { session, path: path.to_owned() })
     }
 
@@ -118,10 +122,12 @@ fn config(source: &Path, options: &MountOptions) -> Config {
     config.mount_options = vec![
         MountOption::FSName(source.display().to_string()),
         MountOption::CUSTOM("subtype=mementofs".into()),
-        MountOption::DefaultPermissions,
         MountOption::NoSuid,
         MountOption::NoDev,
     ];
+    if options.allow_other || sys::effective_uid() != 0 {
+        config.mount_options.push(MountOption::DefaultPermissions); // Root alone may do anything: see docs/decisions/0050.
+    }
     if options.read_only {
         config.mount_options.push(MountOption::RO);
     }

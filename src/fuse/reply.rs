@@ -1,12 +1,13 @@
 //! Translates results into what the kernel expects, with the lifetimes that it may rely on.
 
 use super::attr::{file_attr, file_type};
+use super::linger::linger;
 use super::number::{NAMESPACE_CONTROL, NAMESPACE_TOP, NodeNumber};
 use super::translate::denied;
 use crate::control::CommandError;
 use crate::object::{EntryKind, Timestamp};
 use crate::workspace::{Attributes, Ino};
-use fuser::{Errno, Generation, INodeNo, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyXattr};
+use fuser::{Errno, Generation, INodeNo, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyWrite, ReplyXattr};
 use std::time::Duration;
 
 /// Everything in the tree changes through us, so what the kernel knows stays true until we say otherwise.
@@ -19,6 +20,18 @@ pub(super) fn entry(reply: ReplyEntry, result: Result<Attributes, Errno>) {
         Ok(attributes) => reply.entry(&FOREVER, &file_attr(&attributes, NAMESPACE_TOP), GENERATION),
         Err(errno) => reply.error(errno),
     }
+    linger();
+}
+
+/// Says that a name does not exist: a number of 0 lets the kernel remember that.
+pub(super) fn no_entry(reply: ReplyEntry) {
+    reply.entry(&FOREVER, &nothing(), GENERATION);
+    linger();
+}
+
+pub(super) fn written(reply: ReplyWrite, len: u32) {
+    reply.written(len);
+    linger();
 }
 
 pub(super) fn control_entry(reply: ReplyEntry, result: Result<Attributes, CommandError>) {
@@ -33,6 +46,7 @@ pub(super) fn empty(reply: ReplyEmpty, result: Result<(), Errno>) {
         Ok(()) => reply.ok(),
         Err(errno) => reply.error(errno),
     }
+    linger();
 }
 
 pub(super) fn attr(reply: ReplyAttr, result: Result<Attributes, Errno>) {
@@ -40,6 +54,7 @@ pub(super) fn attr(reply: ReplyAttr, result: Result<Attributes, Errno>) {
         Ok(attributes) => reply.attr(&FOREVER, &file_attr(&attributes, NAMESPACE_TOP)),
         Err(errno) => reply.error(errno),
     }
+    linger();
 }
 
 pub(super) fn control_attr(reply: ReplyAttr, result: Result<Attributes, CommandError>) {
@@ -54,6 +69,7 @@ pub(super) fn data(reply: ReplyData, result: Result<Vec<u8>, Errno>) {
         Ok(bytes) => reply.data(&bytes),
         Err(errno) => reply.error(errno),
     }
+    linger();
 }
 
 pub(super) fn xattr(reply: ReplyXattr, size: u32, value: Result<Box<[u8]>, Errno>) {
@@ -63,6 +79,7 @@ pub(super) fn xattr(reply: ReplyXattr, size: u32, value: Result<Box<[u8]>, Errno
         Ok(_) => reply.error(Errno::ERANGE),
         Err(errno) => reply.error(errno),
     }
+    linger();
 }
 
 /// Returns attributes that carry no more than a listing without attributes does.

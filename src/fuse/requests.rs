@@ -1,8 +1,6 @@
 //! The kernel's requests: each is translated, answered by one call, and translated back.
 
-use super::attr::file_attr;
 use super::filesystem::MementoFilesystem;
-use super::number::{NAMESPACE_CONTROL, NAMESPACE_TOP};
 use super::reply;
 use super::translate::{
     Node, attribute_change, branch_ino, caller, check_xattr_name, denied, guarded, name_of, node_of, range_change, refused,
@@ -12,9 +10,9 @@ use crate::control::ControlDirectory;
 use crate::object::EntryKind;
 use crate::workspace::NewNode;
 use fuser::{
-    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags,
-    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen,
-    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, Errno, FileHandle, Filesystem, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags,
+    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -57,8 +55,7 @@ impl Filesystem for MementoFilesystem {
                     guarded("lookup", || self.workspace.lookup(parent, &name_of(name)?).map_err(refused("lookup", parent)));
                 match found {
                     Ok(Some(attributes)) => reply::entry(reply, Ok(attributes)),
-                    // A number of 0 says that the name does not exist, and lets the kernel remember that.
-                    Ok(None) => reply.entry(&reply::FOREVER, &reply::nothing(), reply::GENERATION),
+                    Ok(None) => reply::no_entry(reply),
                     Err(errno) => reply.error(errno),
                 }
             }
@@ -297,7 +294,7 @@ impl Filesystem for MementoFilesystem {
                 let strip = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
                 match guarded("write", || self.workspace.write(ino, offset, data, strip).map_err(refused("write", ino))) {
                     Ok(seal_due) => {
-                        reply.written(len);
+                        reply::written(reply, len);
                         if seal_due {
                             self.seal_later();
                         }
@@ -418,24 +415,21 @@ impl Filesystem for MementoFilesystem {
         reply::empty(reply, result);
     }
 
-    fn create(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, _flags: i32, reply: ReplyCreate) {
-        let flags = FopenFlags::FOPEN_KEEP_CACHE;
-        if let Ok(Node::Control(parent)) = node_of(parent) {
-            return match self.control.create(parent, name.as_bytes(), &caller(request)) {
-                Ok(attributes) => {
-                    let attr = file_attr(&attributes, NAMESPACE_CONTROL);
-                    reply.created(&reply::NEVER, &attr, reply::GENERATION, FileHandle(0), FopenFlags::empty());
-                }
-                Err(err) => reply.error(denied(err)),
-            };
-        }
-        let node = NewNode { kind: EntryKind::File, mode: mode & 0o7777, uid: 0, gid: 0, device: 0, target: Box::default() };
-        match guarded("create", || self.make(request, parent, name, node)) {
-            Ok(attributes) => {
-                reply.created(&reply::FOREVER, &file_attr(&attributes, NAMESPACE_TOP), reply::GENERATION, FileHandle(0), flags);
-            }
-            Err(errno) => reply.error(errno),
-        }
+    fn create(
+        &self,
+        _request: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _flags: i32,
+        reply: ReplyCreate,
+    ) {
+        reply.error(Errno::ENOSYS); // The kernel makes the file with mknod from now on, and opens it by itself: no release either.
+    }
+
+    fn access(&self, request: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        reply::empty(reply, guarded("access", || self.check_access(request, ino, mask)));
     }
 
     fn fallocate(

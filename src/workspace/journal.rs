@@ -157,6 +157,14 @@ impl JournalSync {
         state.directory_dirty = true;
     }
 
+    /// Writes the newest records out without making them durable, so that a sync of another file beside may cover them.
+    pub fn begin(&self) {
+        let newest = self.state().files.last().map(|(_, file)| file.clone());
+        if let Some(file) = newest {
+            sys::write_out(&file);
+        }
+    }
+
     /// Returns when every record appended before the call is durable.
     pub fn wait(&self) -> io::Result<()> {
         let target = self.appended.load(Ordering::Acquire);

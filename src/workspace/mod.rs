@@ -46,7 +46,7 @@ use staging::StagingDir;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// When the journal segment is longer than this, the branch is sealed in the background, so that recovery stays short.
-const JOURNAL_BYTES_MAX: u64 = 64 << 20;
+const JOURNAL_BYTES_MAX: u64 = 128 << 20;
 
 /// When more staging files than this are open, the branch is sealed likewise: each holds a descriptor.
 const STAGING_FILES_MAX: usize = 2000;
@@ -299,6 +299,9 @@ impl Workspace {
             (live.journal.sync(), live.staging.clone())
         };
         if !files.is_empty() {
+            // The file system's own log then makes both files durable at once; which of them is first does not matter
+            // before the call returns.
+            sync.begin();
             for file in &files {
                 file.sync().map_err(WorkspaceError::io("staging file"))?;
             }
