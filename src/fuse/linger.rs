@@ -7,7 +7,7 @@
 use crate::sys;
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// How long the reader waits for the next request without sleeping.
@@ -19,22 +19,43 @@ const PAUSE_MIN: u32 = 4;
 const PAUSE_MAX: u32 = 512;
 const PAUSE_INTERRUPTED: u32 = 4096;
 
-/// The kernel's side of the mount that this process serves.
-static DEVICE: OnceLock<OwnedFd> = OnceLock::new();
+/// Where the requests of one mount come from, once it is there.
+#[derive(Clone, Debug, Default)]
+pub struct Device(Arc<OnceLock<OwnedFd>>);
 
-thread_local! {
-    static LINGER: RefCell<Option<Linger>> = RefCell::new(Linger::of_this_thread());
+impl Device {
+    /// Gives the way to the kernel.
+    pub fn connect(&self, device: OwnedFd) {
+        let _ = self.0.set(device);
+    }
+
+    /// Notes that the calling thread is answering a request of this mount.
+    pub fn serves(&self) {
+        READER.with_borrow_mut(|reader| {
+            if matches!(reader, Reader::Unknown) {
+                *reader = Linger::of_this_thread().map_or(Reader::Other, |linger| Reader::Of(self.clone(), linger));
+            }
+        });
+    }
 }
 
-/// Says where requests come from.
-pub fn watch(device: OwnedFd) {
-    let _ = DEVICE.set(device);
+/// What the calling thread is.
+enum Reader {
+    Unknown,
+    Other,
+    Of(Device, Linger),
+}
+
+thread_local! {
+    static READER: RefCell<Reader> = const { RefCell::new(Reader::Unknown) };
 }
 
 /// Waits a moment for the next request, on the thread that reads requests; on others it returns at once.
 pub fn linger() {
-    LINGER.with_borrow_mut(|linger| {
-        if let (Some(linger), Some(device)) = (linger, DEVICE.get()) {
+    READER.with_borrow_mut(|reader| {
+        if let Reader::Of(device, linger) = reader
+            && let Some(device) = device.0.get()
+        {
             linger.after_reply(|| sys::is_readable(device));
         }
     });

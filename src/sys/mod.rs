@@ -5,6 +5,7 @@ mod file;
 mod mount;
 mod path;
 mod process;
+mod users;
 
 pub use file::{Space, data_ranges, lock_exclusive, reserve, space_at, wait_until_unlocked, write_out};
 pub use mount::{detach, free_dead_mount, is_mounted, mount_points_of, source_of, unmount};
@@ -13,3 +14,4 @@ pub use process::{
     effective_gid, effective_uid, give_way, is_readable, let_go_of_standard_streams, raise_open_files_limit, set_umask,
     tune_allocator,
 };
+pub use users::process_within;
