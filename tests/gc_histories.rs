@@ -195,10 +195,10 @@ impl World {
     }
 
     fn label(&mut self, at: u64) {
+        let workspace = self.workspace().clone();
         let Some(known) = pick(&mut self.checkpoints, at) else { return };
         self.labels += 1;
-        let named =
-            self.workspace().repository().history().set_name(&known.id, Some(&format!("label-{}", self.labels)), &author());
+        let named = workspace.repository().history().set_name(&known.id, Some(&format!("label-{}", self.labels)), &author());
         named.unwrap();
         known.pinned = true;
     }

@@ -3,6 +3,7 @@
 use super::group_sync::{Done, GroupSync, Work};
 use super::journal::{segment_path, segments};
 use super::segment::HEADER_BYTES;
+use crate::sys;
 use crate::watchdog;
 use std::fs::{self, File};
 use std::io;
@@ -67,6 +68,13 @@ impl JournalSync {
     /// Counts bytes that were appended to the newest segment.
     pub fn count(&self, bytes: u64) {
         self.shared.group.count(bytes);
+    }
+
+    /// Writes the newest records out without making them durable, so that a sync of another file beside may cover them.
+    pub fn begin(&self) {
+        if let Some(file) = self.shared.group.change(|segments| segments.files.last().map(|(_, file)| file.clone())) {
+            sys::write_out(&file);
+        }
     }
 
     /// Calls `done` when every record appended before the call is durable, perhaps from the thread that syncs.

@@ -64,7 +64,7 @@ use standing::Standing;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// When the journal segment is longer than this, the branch is sealed in the background, so that recovery stays short.
-const JOURNAL_BYTES_MAX: u64 = 64 << 20;
+const JOURNAL_BYTES_MAX: u64 = 128 << 20;
 
 /// When more staging files than this are open, the branch is sealed likewise: each holds a descriptor.
 const STAGING_FILES_MAX: usize = 2000;
