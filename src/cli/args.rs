@@ -119,6 +119,12 @@ pub enum Command {
         #[command(flatten)]
         place: PlaceArgs,
     },
+    /// Brings the work of another branch into this one.
+    ///
+    /// What both changed since they parted is merged: texts by line, with conflict markers as git writes them; renames are
+    /// followed. For what cannot be merged ours stays. A checkpoint is taken before and after; `undo` takes the merge back.
+    #[command(after_help = "Examples: mementofs merge try-2 --dry-run\n          mementofs merge try-2 --theirs")]
+    Merge(MergeArgs),
     /// Takes a directory of this machine into the workspace.
     #[command(after_help = "Example: mementofs import ~/old-project --store ~/.stores/project")]
     Import {
@@ -244,6 +250,32 @@ pub struct CheckpointArgs {
     /// Takes one only if this checkpoint is the newest.
     #[arg(long, value_name = "REF")]
     pub expect: Option<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub place: PlaceArgs,
+}
+
+/// Arguments of `merge`.
+#[derive(Debug, Args)]
+pub struct MergeArgs {
+    /// The other branch.
+    #[arg(required_unless_present = "reference", conflicts_with = "reference")]
+    pub branch: Option<String>,
+    /// Merges a checkpoint instead of a branch.
+    #[arg(long = "ref", value_name = "REF")]
+    pub reference: Option<String>,
+    /// Takes our side of every conflict.
+    #[arg(long, group = "policy")]
+    pub ours: bool,
+    /// Takes their side of every conflict.
+    #[arg(long, group = "policy")]
+    pub theirs: bool,
+    /// Changes nothing if there is a conflict.
+    #[arg(long, group = "policy")]
+    pub fail: bool,
+    /// Only says what would change, and which conflicts there are.
+    #[arg(long)]
+    pub dry_run: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub place: PlaceArgs,

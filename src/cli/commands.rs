@@ -3,7 +3,7 @@
 use super::args::{CheckpointArgs, Cli, Command, GcArgs, PlaceArgs};
 use super::client::{Client, Place};
 use super::error::CliError;
-use super::{DONE, FAILED, diff, doctor, export, generate, import, mount, progress, report, run};
+use super::{DONE, FAILED, diff, doctor, export, generate, import, merge, mount, progress, report, run};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -47,6 +47,7 @@ pub fn dispatch(cli: Cli) -> Result<i32, CliError> {
             show(&reply, json, report::show)
         }
         Command::Branch { name, place } => branch(name.as_deref(), place, json),
+        Command::Merge(args) => merge::merge(args, json),
         Command::Import { directory, into, message, place } => {
             import::import(&directory, into.as_deref(), message.as_deref(), &place.into(), json)
         }

@@ -10,6 +10,7 @@ mod export;
 mod fsck;
 mod generate;
 mod import;
+mod merge;
 mod mount;
 mod progress;
 mod report;

@@ -82,10 +82,44 @@ pub enum Command {
         /// What people read in the log.
         message: String,
     },
+    /// Bring the work of another branch, or of a checkpoint, into this one.
+    Merge(MergeCommand),
     /// Say how large things are.
     Stats,
     /// List the branches.
     Branches,
+}
+
+/// What is to be merged, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MergeCommand {
+    /// The other branch.
+    pub branch: Option<String>,
+    /// A checkpoint instead of a branch.
+    #[serde(rename = "ref")]
+    pub reference: Option<String>,
+    /// What becomes of conflicts.
+    #[serde(default)]
+    pub policy: ConflictPolicy,
+    /// Only says what would change.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What becomes of what both sides changed differently.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConflictPolicy {
+    /// Texts get both versions between markers; for anything else ours stays.
+    #[default]
+    Markers,
+    /// Ours.
+    Ours,
+    /// Theirs.
+    Theirs,
+    /// The merge is refused.
+    Fail,
 }
 
 /// How space is to be reclaimed.
@@ -237,6 +271,7 @@ pub fn parse_request(bytes: &[u8]) -> Result<Command, CommandError> {
         "show" => from_value(rest).map(|ReferenceJson { reference }| Command::Show { reference }),
         "name" => from_value(rest).map(|NameJson { reference, name }| Command::Name { reference, name }),
         "delete" => from_value(rest).map(|ReferenceJson { reference }| Command::Delete { reference }),
+        "merge" => from_value(rest).map(Command::Merge),
         "import" => {
             let ImportJson { from, into, message } = from_value(rest)?;
             Ok(Command::Import { from, into: into.as_deref().map(path_of).transpose()?, message })

@@ -102,6 +102,7 @@ pub fn execute(workspace: &Workspace, command: &Command, author: &Author) -> Res
             let one = |branch: &BranchRow| json!({ "name": branch.name, "newest": branch.head.map(|id| id.to_hex()) });
             Ok(json!({ "branches": branches.iter().map(one).collect::<Vec<_>>() }).into())
         }
+        Command::Merge(command) => super::merge::merge(workspace, command, author),
         Command::Stats => Ok(stats_json(workspace)?.into()),
     }
 }

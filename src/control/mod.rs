@@ -11,12 +11,13 @@ mod directory;
 mod error;
 mod escape;
 mod execute;
+mod merge;
 mod node;
 mod requests;
 mod sealed;
 mod text;
 
-pub use command::{Command, GcCommand, parse_checkpoint, parse_gc, parse_request, parse_restore};
+pub use command::{Command, ConflictPolicy, GcCommand, MergeCommand, parse_checkpoint, parse_gc, parse_request, parse_restore};
 pub use directory::{ControlDirectory, ControlListed};
 pub use error::CommandError;
 pub use execute::{Caller, Reply, execute, import_into};

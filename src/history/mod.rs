@@ -3,6 +3,7 @@
 //!
 //! Writers take one connection, readers another, so that nobody who reads waits for a sync; scans of tables take a third.
 
+mod ancestry;
 mod branches;
 mod checkpointer;
 mod commits;
@@ -15,6 +16,7 @@ mod resolve;
 mod retention;
 mod schema;
 
+pub use ancestry::MERGED_KEY;
 pub use branches::{BranchRow, BranchState};
 pub use commits::{CommitRow, Memento, NewCommit};
 pub use error::HistoryError;

@@ -52,7 +52,7 @@ pub struct MovedFrom {
 }
 
 /// The operations that an undo takes back.
-const MOVEMENTS: &str = "('restore', 'undo', 'import')";
+const MOVEMENTS: &str = "('restore', 'undo', 'import', 'merge')";
 
 pub(super) fn insert_operation(
     transaction: &Transaction<'_>,
@@ -118,7 +118,7 @@ impl History {
         })
     }
 
-    /// Says where the branch stood before its last restore, undo or import.
+    /// Says where the branch stood before its last restore, undo, import or merge.
     pub fn last_movement(&self, branch: &str) -> Result<Option<MovedFrom>, HistoryError> {
         let reader = self.reader();
         let mut statement = reader.prepare_cached(&format!(

@@ -11,7 +11,7 @@ use crate::repository::Movement;
 use crate::tree::{self, NodeSource, PathChange};
 
 /// How often a restore seals again because writers were faster, before it holds them up.
-const CHASES_MAX: usize = 4;
+pub(super) const CHASES_MAX: usize = 4;
 
 /// What a restore or an undo did, or would do.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ struct Target {
 }
 
 /// Changes wait as long as this lives.
-struct Hold<'a> {
+pub(super) struct Hold<'a> {
     workspace: &'a Workspace,
 }
 
@@ -94,7 +94,7 @@ impl Workspace {
     }
 
     fn undo_of(&self, branch: &str) -> Result<UndoPlan, WorkspaceError> {
-        let nothing = || WorkspaceError::NotFound("a restore to undo".into());
+        let nothing = || WorkspaceError::NotFound("a restore or merge to undo".into());
         let from = self.repository.last_movement(branch)?.ok_or_else(nothing)?;
         Ok(UndoPlan { operation: from.operation, commit: from.head, root: from.root })
     }
@@ -192,13 +192,13 @@ impl Workspace {
     }
 
     /// Lets changes wait until the value returned is dropped.
-    fn hold_writers(&self) -> Hold<'_> {
+    pub(super) fn hold_writers(&self) -> Hold<'_> {
         self.live().held = true;
         Hold { workspace: self }
     }
 
     /// Checkpoints what no checkpoint holds yet.
-    fn save(&self, head: &mut Head, operation: &str, author: &Author) -> Result<Option<ObjectId>, WorkspaceError> {
+    pub(super) fn save(&self, head: &mut Head, operation: &str, author: &Author) -> Result<Option<ObjectId>, WorkspaceError> {
         let mut request = CheckpointRequest::new(&format!("before {operation}"), author.clone());
         request.kind = CommitKind::Safety;
         let checkpoint = self.checkpoint_at(head, &request)?;

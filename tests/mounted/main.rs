@@ -6,6 +6,7 @@ mod control;
 mod durability;
 mod files;
 mod links;
+mod merge;
 mod mount;
 mod restore;
 mod space;
