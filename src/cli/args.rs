@@ -153,6 +153,12 @@ pub enum Command {
         #[command(flatten)]
         place: PlaceArgs,
     },
+    /// Writes what changed into an ordinary directory, such as the one that was imported.
+    ///
+    /// A file that changed there meanwhile stops it before anything is written; each file is replaced in one step; an apply
+    /// that was interrupted goes on when it is run again.
+    #[command(after_help = "Examples: mementofs apply ~/project --dry-run\n          mementofs apply ~/project --since start")]
+    Apply(ApplyArgs),
     /// Reclaims space that nothing names any more.
     #[command(after_help = "Example: mementofs gc --keep-last 20 --keep-daily 7 --dry-run")]
     Gc(GcArgs),
@@ -274,6 +280,22 @@ pub struct MergeArgs {
     #[arg(long, group = "policy")]
     pub fail: bool,
     /// Only says what would change, and which conflicts there are.
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub place: PlaceArgs,
+}
+
+/// Arguments of `apply`.
+#[derive(Debug, Args)]
+pub struct ApplyArgs {
+    /// The directory.
+    pub directory: PathBuf,
+    /// The checkpoint that the directory holds; when left out, the one that was imported from it or last applied to it.
+    #[arg(long, value_name = "REF")]
+    pub since: Option<String>,
+    /// Only says what would be done.
     #[arg(long)]
     pub dry_run: bool,
     #[command(flatten)]

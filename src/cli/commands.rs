@@ -3,7 +3,7 @@
 use super::args::{CheckpointArgs, Cli, Command, GcArgs, PlaceArgs};
 use super::client::{Client, Place};
 use super::error::CliError;
-use super::{DONE, FAILED, diff, doctor, export, generate, import, merge, mount, progress, report, run};
+use super::{DONE, FAILED, apply, diff, doctor, export, generate, import, merge, mount, progress, report, run};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -57,6 +57,7 @@ pub fn dispatch(cli: Cli) -> Result<i32, CliError> {
             workplace.map_or(Ok(()), run::Workplace::close)?;
             done
         }
+        Command::Apply(args) => apply::apply(&args, json),
         Command::Gc(args) => gc(args, json),
         Command::Fsck { store, read_data, repair } => super::fsck::fsck(&store, read_data, repair, json),
         Command::Stats { place } => {

@@ -1,5 +1,6 @@
 //! The command line: arguments, messages, exit codes, signals, lifetimes.
 
+mod apply;
 mod args;
 mod client;
 mod commands;

@@ -82,6 +82,13 @@ pub enum Command {
         /// What people read in the log.
         message: String,
     },
+    /// Tie ids of other systems to a checkpoint.
+    Link {
+        /// Which checkpoint.
+        reference: String,
+        /// The ids.
+        links: Vec<ExternalLink>,
+    },
     /// Bring the work of another branch, or of a checkpoint, into this one.
     Merge(MergeCommand),
     /// Say how large things are.
@@ -184,6 +191,14 @@ struct NameJson {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct LinkJson {
+    #[serde(rename = "ref")]
+    reference: String,
+    links: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct DiffJson {
     from: String,
     to: Option<String>,
@@ -271,6 +286,10 @@ pub fn parse_request(bytes: &[u8]) -> Result<Command, CommandError> {
         "show" => from_value(rest).map(|ReferenceJson { reference }| Command::Show { reference }),
         "name" => from_value(rest).map(|NameJson { reference, name }| Command::Name { reference, name }),
         "delete" => from_value(rest).map(|ReferenceJson { reference }| Command::Delete { reference }),
+        "link" => {
+            let LinkJson { reference, links } = from_value(rest)?;
+            Ok(Command::Link { reference, links: links_of(links) })
+        }
         "merge" => from_value(rest).map(Command::Merge),
         "import" => {
             let ImportJson { from, into, message } = from_value(rest)?;
@@ -281,15 +300,18 @@ pub fn parse_request(bytes: &[u8]) -> Result<Command, CommandError> {
 }
 
 fn checkpoint_of(json: CheckpointJson) -> Result<Command, CommandError> {
-    let links = json.links.into_iter().map(|(system, external_id)| ExternalLink { system, external_id }).collect();
     Ok(Command::Checkpoint {
         message: json.message,
         name: json.name,
-        links,
+        links: links_of(json.links),
         metadata: serde_json::Value::Object(json.meta).to_string(),
         allow_empty: json.allow_empty,
         expect: json.expect,
     })
+}
+
+fn links_of(links: BTreeMap<String, String>) -> Vec<ExternalLink> {
+    links.into_iter().map(|(system, external_id)| ExternalLink { system, external_id }).collect()
 }
 
 fn restore_of(json: RestoreJson) -> Result<Command, CommandError> {

@@ -11,6 +11,7 @@ mod directory;
 mod error;
 mod escape;
 mod execute;
+mod link;
 mod merge;
 mod node;
 mod requests;
@@ -21,4 +22,5 @@ pub use command::{Command, ConflictPolicy, GcCommand, MergeCommand, parse_checkp
 pub use directory::{ControlDirectory, ControlListed};
 pub use error::CommandError;
 pub use execute::{Caller, Reply, execute, import_into};
+pub use link::{DIRECTORY_SYSTEM, directory_id};
 pub use text::{change_line, changes_text, log_line, quoted_path, unquoted_path};
