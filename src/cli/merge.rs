@@ -16,7 +16,7 @@ pub fn merge(args: MergeArgs, json: bool) -> Result<i32, CliError> {
         _ => "markers",
     };
     let mut request = json!({ "do": "merge", "policy": policy, "dry_run": args.dry_run });
-    match (&args.branch, &args.reference) {
+    match (&args.other, &args.reference) {
         (Some(branch), _) => request["branch"] = branch.strip_prefix("branch/").unwrap_or(branch).into(),
         (None, Some(reference)) => request["ref"] = reference.as_str().into(),
         (None, None) => return Err(CliError::new("say which branch to merge, or --ref REF")),

@@ -2,6 +2,7 @@
 
 mod apply;
 mod args;
+mod branch;
 mod client;
 mod commands;
 mod diff;
@@ -26,8 +27,10 @@ use clap::Parser;
 
 /// Exit code when all went well.
 const DONE: i32 = 0;
-/// Exit code when something failed; wrong arguments give 2 (clap's own).
+/// Exit code when something failed.
 const FAILED: i32 = 1;
+/// Exit code when the arguments are wrong, as clap has it.
+const USAGE: i32 = 2;
 
 /// Runs the program and returns its exit code.
 pub fn main() -> i32 {
@@ -36,7 +39,7 @@ pub fn main() -> i32 {
         Ok(code) => code,
         Err(err) => {
             eprintln!("mementofs: {err}");
-            FAILED
+            err.exit_code()
         }
     }
 }

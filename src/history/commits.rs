@@ -180,7 +180,7 @@ fn insert_commit(transaction: &Transaction<'_>, new: &NewCommit<'_>) -> Result<(
     transaction
         .prepare_cached(
             "INSERT INTO file_commits (id, parent, branch, root_tree, time, message, author_uid, author_pid, author_command, kind,
-             files_changed, bytes_changed, meta) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
+             files_changed, bytes_changed, meta, branch_id) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
         )?
         .execute(params![
             new.id.to_hex(),
@@ -195,7 +195,8 @@ fn insert_commit(transaction: &Transaction<'_>, new: &NewCommit<'_>) -> Result<(
             commit.kind.as_str(),
             new.mementos.len() as i64,
             new.bytes_changed as i64,
-            commit.metadata
+            commit.metadata,
+            new.branch_id
         ])?;
     Ok(())
 }
@@ -223,7 +224,8 @@ impl History {
             let before = (commit.parent, Some(new.before_root));
             let after = (Some(new.id), Some(commit.root));
             let kind = if new.merge.is_some() { "merge" } else { "checkpoint" };
-            let operation = NewOperation { kind, branch: &commit.branch, before, after, detail: new.merge };
+            let branch = Some((new.branch_id, commit.branch.as_str()));
+            let operation = NewOperation { kind, branch, before, after, detail: new.merge };
             let seq = insert_operation(transaction, &operation, &commit.author, commit.time)?;
             let payload = json!({
                 "commit": new.id.to_hex(),
@@ -275,7 +277,7 @@ impl History {
             }
             let detail = json!({ "name": name, "links": links_json(links) });
             let ids = (Some(*id), None);
-            let operation = NewOperation { kind: "attach", branch: "", before: ids, after: ids, detail: Some(&detail) };
+            let operation = NewOperation { kind: "attach", branch: None, before: ids, after: ids, detail: Some(&detail) };
             let seq = insert_operation(transaction, &operation, author, time)?;
             let payload = json!({ "commit": id.to_hex(), "name": name, "links": links_json(links) });
             insert_event(transaction, "checkpoint.attached", &payload, &format!("operation:{seq}"), time)
@@ -295,7 +297,7 @@ impl History {
             }
             let detail = json!({ "name": name });
             let ids = (Some(*id), None);
-            let operation = NewOperation { kind: "rename", branch: "", before: ids, after: ids, detail: Some(&detail) };
+            let operation = NewOperation { kind: "rename", branch: None, before: ids, after: ids, detail: Some(&detail) };
             let seq = insert_operation(transaction, &operation, author, time)?;
             let payload = json!({ "commit": id.to_hex(), "name": name });
             insert_event(transaction, "checkpoint.renamed", &payload, &format!("operation:{seq}"), time)
@@ -321,7 +323,7 @@ impl History {
             }
             transaction.execute("DELETE FROM checkpoint_file_links WHERE commit_id = ?", [id.to_hex()])?;
             let ids = (Some(*id), None);
-            let operation = NewOperation { kind: "delete", branch: "", before: ids, after: (None, None), detail: None };
+            let operation = NewOperation { kind: "delete", branch: None, before: ids, after: (None, None), detail: None };
             insert_operation(transaction, &operation, author, time)?;
             insert_event(transaction, "checkpoint.deleted", &json!({ "commit": id.to_hex() }), &format!("delete:{id}"), time)
         })
@@ -341,17 +343,19 @@ impl History {
     }
 
     /// Returns the checkpoints of a branch, newest first: those taken on it, and those its newest one descends from.
-    pub fn log(&self, branch: &str, limit: Option<usize>) -> Result<Vec<CommitRow>, HistoryError> {
+    pub fn log(&self, branch_id: i64, limit: Option<usize>) -> Result<Vec<CommitRow>, HistoryError> {
         let limit = limit.map_or(-1, |limit| limit as i64);
         self.commits_where(
-            "deleted_at IS NULL AND (branch = ?1 OR id IN (
+            "deleted_at IS NULL AND (branch_id = ?1 OR id IN (
                 WITH RECURSIVE line (id) AS (
-                    SELECT head FROM branches WHERE name = ?1 AND deleted_at IS NULL
+                    SELECT head FROM branches WHERE id = ?1 AND head IS NOT NULL
+                    UNION
+                    SELECT parent FROM file_commits WHERE branch_id = ?1 AND parent IS NOT NULL
                     UNION
                     SELECT parent FROM file_commits JOIN line ON file_commits.id = line.id WHERE parent IS NOT NULL
-                      AND file_commits.branch <> ?1
+                      AND file_commits.branch_id IS NOT ?1
                 ) SELECT id FROM line)) ORDER BY seq DESC LIMIT ?2",
-            params![branch, limit],
+            params![branch_id, limit],
         )
     }
 

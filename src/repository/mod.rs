@@ -12,7 +12,7 @@ mod put_content;
 mod reserve;
 mod verify;
 
-pub use commits::{CommitRequest, MAIN_BRANCH, Movement};
+pub use commits::{CommitRequest, FIRST_SEGMENT, MAIN_BRANCH};
 pub use error::RepositoryError;
 pub use gc::{GcRules, InUse, UseGuard};
 

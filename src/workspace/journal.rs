@@ -46,10 +46,12 @@ impl Journal {
         let sync = Arc::new(JournalSync::new(dir));
         let file = create_segment(dir, segment)?;
         sync.add(segment, file.clone());
-        let mut journal =
-            Self { dir: dir.to_owned(), segment, file, offset: HEADER_BYTES, reserved: 0, sync, scratch: Vec::new() };
-        let _ = journal.reserve(0); // On a full disk it fails again when something is to be written.
-        Ok(journal)
+        Ok(Self { dir: dir.to_owned(), segment, file, offset: HEADER_BYTES, reserved: 0, sync, scratch: Vec::new() })
+    }
+
+    /// Takes the room that is kept for what frees space now, and not with the first record: the disk may be full by then.
+    pub fn reserve_early(&mut self) {
+        let _ = self.reserve(0); // On a full disk it fails again when something is to be written.
     }
 
     /// Appends a record of `operation`. It survives the death of this process when this returns.

@@ -1,9 +1,10 @@
 //! Bringing the work of another branch into this one: a checkpoint before, one transaction, a checkpoint after.
 
 use super::changes::Live;
+use super::checkpoint::CheckpointRequest;
 use super::error::WorkspaceError;
 use super::merge_text::TextMerger;
-use super::restore::CHASES_MAX;
+use super::movement::{CHASES_MAX, Hold};
 use super::swap::Stale;
 use super::{Head, Workspace};
 use crate::history::MERGED_KEY;
@@ -118,9 +119,9 @@ impl Workspace {
         let (mut safety, mut hold) = (None, None);
         for chases in 0.. {
             if chases == CHASES_MAX {
-                hold = Some(self.hold_writers()); // What is dirty by now is little, and soon saved.
+                hold = Some(Hold::of(self)); // What is dirty by now is little, and soon saved.
             }
-            safety = self.save(head, "merge", &request.author)?.or(safety);
+            safety = self.save_before_merge(head, &request.author)?.or(safety);
             let outcome = self.merged(head, base_root, request)?;
             refuse(&outcome.conflicts, request)?;
             let changes = self.repository.changes_between(Some(&head.live_root), &outcome.root)?;
@@ -139,6 +140,14 @@ impl Workspace {
             return Ok(Merged { base, changes, conflicts, safety, commit, newest, stale });
         }
         Err(WorkspaceError::Busy("writers were faster than the merge; try again".into()))
+    }
+
+    /// Checkpoints what no checkpoint holds yet.
+    fn save_before_merge(&self, head: &mut Head, author: &Author) -> Result<Option<ObjectId>, WorkspaceError> {
+        let mut request = CheckpointRequest::new("before merge", author.clone());
+        request.kind = CommitKind::Safety;
+        let checkpoint = self.checkpoint_at(head, &request)?;
+        Ok(checkpoint.created.then_some(checkpoint.id))
     }
 
     /// Records the merge in one transaction and shows it.

@@ -6,6 +6,7 @@
 //! likewise, compares two sealed states and swaps what differs (`swap`).
 
 mod apply;
+mod branches;
 mod changes;
 mod checkpoint;
 mod cut;
@@ -20,6 +21,7 @@ mod listing;
 mod live;
 mod merge;
 mod merge_text;
+mod movement;
 mod operation;
 mod reading;
 mod restore;
@@ -27,6 +29,7 @@ mod seal;
 mod staging;
 mod swap;
 
+pub use branches::{Branches, Pin};
 pub use changes::{FILE_BYTES_MAX, RenameMode, XattrMode};
 pub use checkpoint::{Checkpoint, CheckpointRequest};
 pub use error::WorkspaceError;
@@ -35,11 +38,12 @@ pub use inode::{Attributes, Ino, ROOT};
 pub use listing::Listed;
 pub use merge::{MergeRequest, MergeSource, Merged};
 pub use operation::{AttributeChange, NewNode, RangeChange};
-pub use restore::{Restored, UndoPlan};
+pub use restore::{BranchUndo, Restored, UndoPlan};
 pub use swap::Stale;
 
-use crate::object::{Author, Name, ObjectId};
-use crate::repository::{GcRules, InUse, Repository};
+use crate::history::BranchRow;
+use crate::object::{Name, ObjectId};
+use crate::repository::Repository;
 use crate::tree::NodeSource;
 use changes::Live;
 use head::{Head, HeadGuard};
@@ -72,12 +76,11 @@ pub struct Workspace {
 
 impl Workspace {
     /// Opens a branch and replays what its journal holds.
-    pub fn open(repository: Arc<Repository>, branch: &str) -> Result<Arc<Self>, WorkspaceError> {
-        let row = repository.branch(branch)?;
+    fn open_row(repository: Arc<Repository>, row: BranchRow) -> Result<Arc<Self>, WorkspaceError> {
         let journal_dir = repository.path().join("journal").join(row.id.to_string());
         let staging = StagingDir::open(&repository.path().join("staging").join(row.id.to_string()))?;
         let root = repository.root(&row.live_root)?;
-        let mut tree = LiveTree::new(repository.clone(), &root, repository.take_identities()?);
+        let mut tree = LiveTree::new(repository.clone(), &root);
         let mut replayed = 0u64;
         let next = journal::replay(&journal_dir, row.journal_seq, |operation| {
             replayed += 1;
@@ -87,14 +90,14 @@ impl Workspace {
         staging.remove_others(|number| staging.is_open(number))?;
         let journal = Journal::start(&journal_dir, next)?;
         if replayed > 0 {
-            tracing::info!(branch, replayed, "replayed the journal");
+            tracing::info!(branch = row.name, replayed, "replayed the journal");
         }
         let commit_root = match &row.head {
             Some(id) => Some(repository.commit(id)?.root_tree),
             None => None,
         };
         let head = Head { branch: row.name, commit: row.head, commit_root, live_root: row.live_root };
-        let live = Live { tree, journal, staging, poisoned: false, held: false, dirty_bytes: 0 };
+        let live = Live { tree, journal, staging, poisoned: false, held: false, closed: false, dirty_bytes: 0 };
         let workspace = Self {
             repository,
             branch_id: row.id,
@@ -137,6 +140,11 @@ impl Workspace {
         &self.repository
     }
 
+    /// Returns the number of the branch, which stays when its name changes.
+    pub fn branch_id(&self) -> i64 {
+        self.branch_id
+    }
+
     /// Returns the name of the branch.
     pub fn branch(&self) -> String {
         self.published().branch.clone()
@@ -153,6 +161,11 @@ impl Workspace {
         let Some(ino) = live.tree.child(parent, name)? else { return Ok(None) };
         live.tree.remember(ino);
         Ok(Some(live.tree.inode(ino)?.attributes(ino)))
+    }
+
+    /// Finds the file that a name leads to, without a reference.
+    pub fn child(&self, parent: Ino, name: &Name) -> Result<Option<Ino>, WorkspaceError> {
+        self.live().tree.child(parent, name)
     }
 
     /// Gives back `count` references.
@@ -326,13 +339,9 @@ impl Workspace {
         Ok(())
     }
 
-    /// Reclaims space in the store; what this live tree and its open files use stays.
-    pub fn collect(&self, rules: &GcRules, author: &Author) -> Result<serde_json::Value, WorkspaceError> {
-        Ok(self.repository.collect(rules, author, &|| self.in_use())?)
-    }
-
-    fn in_use(&self) -> InUse {
-        InUse { contents: self.live().tree.contents() }
+    /// Takes the room on disk that lets names be removed when the disk is full. A branch that is only looked at takes none.
+    pub fn expect_changes(&self) {
+        self.live().journal.reserve_early();
     }
 
     /// Returns how many inodes are in memory.

@@ -1,7 +1,7 @@
 //! Merges: what both sides did since they parted, all or nothing, and undone by one word.
 
 use crate::checkpoint::one_of_everything;
-use crate::mount::{TestMount, described, noise};
+use crate::mount::{TestMount, described, noise, program, succeeded};
 use mementofs::tree::{Favour, merge_text};
 use serde_json::{Value, json};
 use std::fs;
@@ -67,6 +67,34 @@ fn a_merge_has_what_both_sides_did_and_undo_takes_it_back() {
     assert_eq!(described(&mount.top()), before);
     mount.tell("undo", "x");
     assert_eq!(mount.shell("sed -n '2p;19p' text"), "two\nnineteen\n", "the undo is taken back");
+}
+
+#[test]
+fn a_branch_is_merged_with_what_it_has_not_checkpointed() {
+    let mount = TestMount::new();
+    mount.shell("seq 1 20 > text; echo 1 > a; mkdir d; echo d > d/file");
+    mount.shell("mkdir .memento/branches/try");
+    mount.shell("cd .memento/branches/try; sed -i 's/^2$/two/' text; mv d moved; echo new > new; ln a b");
+    mount.shell("sed -i 's/^19$/nineteen/' text; echo changed > d/file");
+    let commits = mount.query("SELECT count(*) FROM file_commits");
+    let dry = mount.cli_ok(&["merge", "try", "--dry-run"]);
+    assert!(dry.contains("A new") && dry.contains("R d -> moved"), "{dry}");
+    assert_eq!(mount.query("SELECT count(*) FROM file_commits"), commits, "a preview takes no checkpoint");
+    mount.shell("ls -lR . > /dev/null; cat text d/file; stat moved new 2> /dev/null || true");
+    mount.cli_ok(&["merge", "try"]);
+    assert_eq!(mount.shell("sed -n '2p;19p' text; cat moved/file new; stat -c %h a"), "two\nnineteen\nchanged\nnew\n2\n");
+    let kinds = mount.query("SELECT branch, kind, message FROM file_commits ORDER BY seq DESC LIMIT 3");
+    assert_eq!(kinds, ["main|manual|merge try", "main|safety|before merge", "try|auto|before merge into main"]);
+    let view = mount.control("branches/try");
+    assert_eq!(fs::read_to_string(view.join("text")).unwrap().lines().nth(18), Some("19"), "the other branch stays as it is");
+    // And the other way round: it gets what main has, and both are the same.
+    succeeded("merge main", program().args(["merge", "main"]).current_dir(&view).output().unwrap());
+    assert_eq!(described(&view), described(&mount.top()));
+    assert!(mount.cli_ok(&["merge", "try", "--json"]).contains("\"changes\":[]"));
+    mount.shell("echo > conflict; echo x > .memento/branches/try/conflict");
+    let text = mount.cli_ok(&["merge", "try"]);
+    assert!(text.contains("conflict: content"), "{text}");
+    assert_eq!(mount.read("conflict"), "<<<<<<< main\n\n=======\nx\n>>>>>>> try\n");
 }
 
 #[test]

@@ -33,7 +33,7 @@ impl Target {
             return Err(refused("it is not a directory"));
         }
         let path = directory.canonicalize().map_err(failed)?;
-        let store = sys::source_of(top);
+        let store = top.ancestors().find_map(sys::source_of); // The top may be a branch's view, inside a mount.
         let mounts = store.as_deref().map(sys::mount_points_of).unwrap_or_default();
         if path == top || mounts.contains(&path) {
             return Err(refused("it is the workspace itself; name a directory outside"));
