@@ -1,7 +1,7 @@
 //! A workspace filesystem with a memory: mount a store as a directory, checkpoint it, look back, restore.
 //!
 //! Calls go down and values come back: `cli` → `fuse` → `control` → `workspace` → `repository` → `history`, `tree`,
-//! `store` → `object`, `sys`.
+//! `store` → `object`, `sys`. `watchdog` is told by `fuse` and `workspace` what goes on.
 
 pub mod cli;
 pub mod control;
@@ -12,4 +12,5 @@ pub mod repository;
 pub mod store;
 pub mod sys;
 pub mod tree;
+pub mod watchdog;
 pub mod workspace;

@@ -182,14 +182,13 @@ pub enum Command {
     /// Says whether this machine can mount, which way, and if not why.
     Doctor,
     /// Mounts, runs a command inside, checkpoints before and after, and says what changed.
-    #[command(after_help = "Example: mementofs run ~/.stores/try -- sh -c 'git init && make'")]
-    Run {
-        /// The store; made if there is none.
-        store: PathBuf,
-        /// The command and its arguments.
-        #[arg(last = true, required = true, value_name = "COMMAND")]
-        command: Vec<OsString>,
-    },
+    ///
+    /// With --branch or --at the command has mounts of its own, in which the branch appears where the store is mounted, or at
+    /// PATH: absolute paths into the workspace work in every branch, and several run at once. Its exit code is ours, and is
+    /// kept with the checkpoint that is taken after it.
+    #[command(after_help = "Examples: mementofs run ~/.stores/try -- sh -c 'git init && make'\n          \
+                            mementofs run ~/.stores/try --branch try-2 -- make test")]
+    Run(RunArgs),
     /// Writes man pages or shell completions.
     #[command(hide = true)]
     Generate {
@@ -344,6 +343,22 @@ pub struct RestoreArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub place: PlaceArgs,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The store; made if there is none.
+    pub store: PathBuf,
+    /// Runs the command in this branch, which is forked from what is mounted if there is none of that name.
+    #[arg(long, value_name = "NAME")]
+    pub branch: Option<String>,
+    /// Where the command sees the branch; by default where the store is mounted.
+    #[arg(long, value_name = "PATH")]
+    pub at: Option<PathBuf>,
+    /// The command and its arguments.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
 }
 
 /// Arguments of `gc`.

@@ -75,7 +75,7 @@ pub fn dispatch(cli: Cli) -> Result<i32, CliError> {
             let code = if found["can_mount"] == true { DONE } else { FAILED };
             show(&found, json, report::pairs).map(|_| code)
         }
-        Command::Run { store, command } => run::run(&store, &command, json),
+        Command::Run(args) => run::run(&args, json),
         Command::Generate { what, directory } => generate::generate(what, &directory).map(|()| DONE),
     }
 }

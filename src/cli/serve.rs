@@ -5,6 +5,7 @@ use crate::fuse::{MountOptions, Mounts};
 use crate::repository::{Repository, RepositoryError};
 use crate::store::StoreError;
 use crate::sys;
+use crate::watchdog::Watchdog;
 use crate::workspace::Branches;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -19,6 +20,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 const READY: &str = "ready";
 /// How often changes that nobody synced are made durable and freed staging files are removed.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// A request that takes longer is named in the log.
+const HANG_LIMIT: Duration = Duration::from_secs(30);
 
 /// What to mount where.
 #[derive(Clone, Debug)]
@@ -125,6 +128,7 @@ pub fn serve(plan: &MountPlan, ready: impl FnOnce()) -> Result<(), CliError> {
         true => CliError::new(err.to_string()),
         false => CliError::new(format!("{err} (is one of these options wrong: {}?)", plan.options.further.join(","))),
     })?;
+    let _watchdog = Watchdog::start(hang_limit()).map_err(|err| CliError::new(format!("cannot start a thread: {err}")))?;
     let (ended, end) = tokio::sync::oneshot::channel::<()>();
     let (upkept, unmounted) = (branches.clone(), mounts.clone());
     let waiter = std::thread::Builder::new()
@@ -137,6 +141,12 @@ pub fn serve(plan: &MountPlan, ready: impl FnOnce()) -> Result<(), CliError> {
     let _ = ended.send(());
     let _ = waiter.join();
     branches.sync().map_err(|err| CliError::new(format!("the journal could not be synced: {err}")))
+}
+
+/// Returns how long a request may take before the log names it; tests wait less.
+fn hang_limit() -> Duration {
+    let millis = std::env::var("MEMENTOFS_HANG_MILLIS").ok().and_then(|millis| millis.parse().ok());
+    millis.map_or(HANG_LIMIT, Duration::from_millis)
 }
 
 /// The signals that mean something to a daemon.

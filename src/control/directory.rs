@@ -286,10 +286,11 @@ impl ControlDirectory {
                 listed.push(ControlListed { name: name.into(), ino: number, kind: EntryKind::Directory, position });
             }
         }
-        if let Node::Sealed(..) = node {
+        if let Node::Sealed(commit, _) = node {
             for found in self.sealed_file(&node)?.list(self.repository(), after, LIST_STEP)? {
                 let (name, position) = (found.name.as_bytes().to_vec(), found.name.position());
-                listed.push(ControlListed { name, ino: found.identity, kind: found.kind, position });
+                let ino = Node::Sealed(commit, found.identity).lasting_number().unwrap_or(found.identity);
+                listed.push(ControlListed { name, ino, kind: found.kind, position });
             }
             return Ok(listed);
         }

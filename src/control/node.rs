@@ -107,7 +107,21 @@ impl Node {
             DirectoryKind::ALL.iter().find(|(_, known)| known.as_bytes() == name).map(|(kind, _)| Self::Directory(*kind))
         })
     }
+
+    /// Returns the number that a file of an old state has each time: programs know the names of a file with several by it,
+    /// and the kernel forgets such files as soon as nobody looks at them.
+    pub fn lasting_number(&self) -> Option<u64> {
+        let Self::Sealed(commit, identity) = self else { return None };
+        let mut bytes = commit.as_bytes().to_vec();
+        bytes.extend(identity.to_le_bytes());
+        let hash = ObjectId::of(&bytes);
+        let [a, b, c, d, e, f, ..] = *hash.as_bytes();
+        Some(LASTING_MIN | (u64::from_le_bytes([a, b, c, d, e, f, 0, 0]) % LASTING_MIN))
+    }
 }
+
+/// Numbers from here on are made of what the node is; those below are given one after the other. Numbers have 48 bits.
+const LASTING_MIN: u64 = 1 << 47;
 
 /// Gives each node a number for as long as the kernel refers to it; the same node has the same number meanwhile.
 #[derive(Debug, Default)]
@@ -123,10 +137,14 @@ impl NodeTable {
         if let Some(number) = self.numbers.get(node) {
             return *number;
         }
-        self.last += 1;
-        self.numbers.insert(node.clone(), self.last);
-        self.nodes.insert(self.last, (node.clone(), 0));
-        self.last
+        let lasting = node.lasting_number().filter(|number| !self.nodes.contains_key(number));
+        let number = lasting.unwrap_or_else(|| {
+            self.last += 1;
+            self.last
+        });
+        self.numbers.insert(node.clone(), number);
+        self.nodes.insert(number, (node.clone(), 0));
+        number
     }
 
     /// Adds a reference of the kernel.
@@ -173,5 +191,18 @@ mod tests {
         assert_eq!(table.forget(number, 1), Some(latest.clone()));
         assert_eq!(table.node(number), None);
         assert_ne!(table.number(&latest), number);
+    }
+
+    #[test]
+    fn a_file_of_an_old_state_has_its_number_again_after_it_was_forgotten() {
+        let commit = ObjectId::of(b"a checkpoint");
+        let (one, other) = (Node::Sealed(commit, 25), Node::Sealed(commit, 26));
+        let mut table = NodeTable::default();
+        let number = table.number(&one);
+        assert_ne!(table.number(&other), number);
+        table.remember(number);
+        table.forget(number, 1);
+        assert_eq!(table.number(&one), number);
+        assert!(number < 1 << 48);
     }
 }

@@ -2,13 +2,15 @@
 
 use super::mounts::Mounts;
 use super::number::NodeNumber;
-use super::translate::{denied, guarded, name_of};
+use super::reply;
+use super::translate::{denied, guarded, name_of, refused};
 use super::view::View;
 use super::views::ViewTable;
 use crate::control::{CommandError, ControlDirectory, Effects};
 use crate::object::Name;
-use crate::workspace::{Ino, ROOT};
-use fuser::{Errno, INodeNo};
+use crate::watchdog::{self, Ticket};
+use crate::workspace::{Ino, ROOT, WorkspaceError};
+use fuser::{Errno, INodeNo, ReplyEmpty};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -33,6 +35,7 @@ impl MementoFilesystem {
     /// Finds what a node number stands for.
     pub(super) fn place(&self, ino: INodeNo) -> Result<Place, Errno> {
         let number = NodeNumber::unpack(ino.0);
+        watchdog::about(number.ino);
         let view = self.views.get(number.view()).ok_or(Errno::ENOENT)?;
         Ok(if number.is_control() { Place::Control(view, number.ino) } else { Place::Files(view, number.ino) })
     }
@@ -92,6 +95,25 @@ impl MementoFilesystem {
                 tracing::warn!(%err, "background seal failed");
             }
         });
+    }
+
+    /// Replies when a file survives a power cut. Whoever waits for the journal alone takes no thread: one sync serves them all.
+    pub(super) fn sync(&self, view: &View, ino: Ino, reply: ReplyEmpty) {
+        match guarded("fsync", || view.workspace.sync_of(ino).map_err(refused("fsync", ino))) {
+            Ok(sync) => {
+                let ticket = Ticket::new("fsync", "the disk: its bytes, then the sync of the journal");
+                let answer = move |done: Result<(), WorkspaceError>| {
+                    drop(ticket);
+                    reply::empty(reply, done.map_err(refused("fsync", ino)));
+                };
+                if sync.blocks() {
+                    self.mounts().pool().run(move || sync.then(answer));
+                } else {
+                    sync.then(answer);
+                }
+            }
+            Err(errno) => reply.error(errno),
+        }
     }
 
     /// Runs a command on the pool: it may be long, and the kernel must be told what it changed before the caller goes on.

@@ -1,5 +1,6 @@
 //! Threads for work that would keep the reader of requests waiting.
 
+use crate::watchdog::Ticket;
 use crossbeam_channel::{Sender, unbounded};
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,6 +33,14 @@ impl Pool {
 
     /// Runs `job` on one of the threads.
     pub fn run(&self, job: impl FnOnce() + Send + 'static) {
+        let ticket = Ticket::new("request", "a thread of the pool");
+        self.send(move || {
+            let _during = ticket.go_on();
+            job();
+        });
+    }
+
+    fn send(&self, job: impl FnOnce() + Send + 'static) {
         if let Err(unsent) = self.jobs.send(Box::new(job)) {
             unsent.0(); // The threads are gone only when the process ends.
         }
@@ -43,7 +52,7 @@ impl Pool {
         if !running.lock().unwrap_or_else(PoisonError::into_inner).insert(name) {
             return;
         }
-        self.run(move || {
+        self.send(move || {
             let _ = catch_unwind(AssertUnwindSafe(job));
             running.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
         });

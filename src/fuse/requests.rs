@@ -319,11 +319,7 @@ impl Filesystem for MementoFilesystem {
 
     fn fsync(&self, _request: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
         match self.place(ino) {
-            Ok(Place::Files(view, ino)) => {
-                self.mounts().pool().run(move || {
-                    reply::empty(reply, guarded("fsync", || view.workspace.sync_file(ino).map_err(refused("fsync", ino))));
-                });
-            }
+            Ok(Place::Files(view, ino)) => self.sync(&view, ino, reply),
             Ok(Place::Control(..)) => reply.ok(),
             Err(errno) => reply.error(errno),
         }

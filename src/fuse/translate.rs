@@ -3,6 +3,7 @@
 use super::errno::{errno_of, errno_of_command};
 use crate::control::{Caller, CommandError};
 use crate::object::{Name, Timestamp};
+use crate::watchdog;
 use crate::workspace::{AttributeChange, Ino, RangeChange, RenameMode, WorkspaceError, XattrMode};
 use fuser::{Errno, RenameFlags, Request, TimeOrNow};
 use std::ffi::OsStr;
@@ -15,6 +16,7 @@ const GROUP_EXECUTE: u32 = 0o010;
 
 /// Runs a handler's work; a panic is an I/O error for this request alone.
 pub(super) fn guarded<T>(operation: &'static str, work: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
+    let _during = watchdog::during(operation);
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
         tracing::error!(operation, "a request failed by a fault of our own");
         Err(Errno::EIO)

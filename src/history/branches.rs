@@ -2,7 +2,7 @@
 
 use super::labels::validate_branch_name;
 use super::objects::{NewObject, id_at, id_or_none_at, insert_objects};
-use super::operations::{NewOperation, insert_operation};
+use super::operations::{NewOperation, check_living, insert_operation};
 use super::outbox::insert_event;
 use super::{History, HistoryError};
 use crate::object::{Author, ObjectId, Timestamp};
@@ -145,6 +145,7 @@ impl History {
         let head = fork.state.head.map(|id| id.to_hex());
         let id = self.write(|transaction| {
             check_free(transaction, fork.name)?;
+            fork.state.head.iter().try_for_each(|id| check_living(transaction, id))?;
             insert_objects(transaction, fork.objects, time)?;
             transaction
                 .prepare_cached(

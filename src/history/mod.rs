@@ -27,8 +27,9 @@ pub use outbox::Event;
 pub use retention::{KeepRules, removable};
 
 use checkpointer::Checkpointer;
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// An open history database.
@@ -38,6 +39,8 @@ pub struct History {
     /// For what goes through whole tables, so that nobody who looks for one row waits for it.
     scanner: Mutex<Connection>,
     checkpointer: Checkpointer,
+    /// The last transaction failed while it was made durable: after a crash it may be there all the same.
+    unsettled: AtomicBool,
 }
 
 impl History {
@@ -60,7 +63,8 @@ impl History {
     fn with_writer(path: &Path, writer: Connection) -> Result<Self, HistoryError> {
         schema::configure(&writer)?;
         let (reader, scanner) = (Mutex::new(reading(path)?), Mutex::new(reading(path)?));
-        Ok(Self { writer: Mutex::new(writer), reader, scanner, checkpointer: Checkpointer::start(path)? })
+        let checkpointer = Checkpointer::start(path)?;
+        Ok(Self { writer: Mutex::new(writer), reader, scanner, checkpointer, unsettled: AtomicBool::new(false) })
     }
 
     fn reader(&self) -> MutexGuard<'_, Connection> {
@@ -74,11 +78,36 @@ impl History {
     /// Runs `work` in one transaction: all of it becomes visible and durable, or nothing.
     fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T, HistoryError>) -> Result<T, HistoryError> {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let done = work(&transaction)?; // An error drops the transaction, which rolls it back.
-        transaction.commit()?;
+        let done = transact(&mut writer, work);
+        match &done {
+            Ok(_) => self.unsettled.store(false, Ordering::Release),
+            Err(HistoryError::Sqlite(err)) if err.sqlite_error_code() == Some(ErrorCode::SystemIoFailure) => {
+                self.settle(&mut writer);
+            }
+            Err(_) => {} // Refused, or the disk is full: then its end was never written.
+        }
+        drop(writer);
         self.checkpointer.wake();
-        Ok(done)
+        done
+    }
+
+    /// Lets another transaction take the place of one that failed. SQLite takes that one for undone, but all of it may be in the
+    /// write-ahead log, without having been synced; a crash would then bring it back, after its caller was told that it failed.
+    fn settle(&self, writer: &mut Connection) {
+        let settled = transact(writer, |transaction| {
+            let count =
+                "INSERT INTO store_meta (key, value) VALUES ('settled', 1) ON CONFLICT (key) DO UPDATE SET value = value + 1";
+            Ok(transaction.execute(count, [])?)
+        });
+        if let Err(err) = &settled {
+            tracing::error!(%err, "a failed transaction may come back after a crash");
+        }
+        self.unsettled.store(settled.is_err(), Ordering::Release);
+    }
+
+    /// Says whether it is certain that what failed stays undone.
+    pub fn is_settled(&self) -> bool {
+        !self.unsettled.load(Ordering::Acquire)
     }
 
     /// Says whether the database is whole, by SQLite's own check.
@@ -88,6 +117,16 @@ impl History {
         let lines: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
         Ok(lines.into_iter().filter(|line| line != "ok").collect())
     }
+}
+
+fn transact<T>(
+    writer: &mut Connection,
+    work: impl FnOnce(&Transaction<'_>) -> Result<T, HistoryError>,
+) -> Result<T, HistoryError> {
+    let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let done = work(&transaction)?; // An error drops the transaction, which rolls it back.
+    transaction.commit()?;
+    Ok(done)
 }
 
 /// Opens a further connection that only reads.

@@ -1,11 +1,11 @@
 //! Each movement of a branch, with what was before and after, so that it can be undone or explained.
 
 use super::branches::{BranchState, move_branch};
-use super::objects::{NewObject, id_or_none_at, insert_objects};
+use super::objects::{NewObject, id_at, id_or_none_at, insert_objects};
 use super::outbox::insert_event;
 use super::{History, HistoryError};
 use crate::object::{Author, ObjectId, Timestamp};
-use rusqlite::{Transaction, params};
+use rusqlite::{Connection, Transaction, params};
 use serde_json::{Value, json};
 
 /// A state of a branch: its newest checkpoint and its sealed root.
@@ -33,6 +33,8 @@ pub struct Move<'a> {
     pub before: (Option<ObjectId>, ObjectId),
     /// Where it goes.
     pub after: BranchState,
+    /// The checkpoint that what comes back is taken from.
+    pub source: Option<ObjectId>,
     /// Who asked.
     pub author: &'a Author,
     /// More about it.
@@ -44,7 +46,7 @@ pub struct Move<'a> {
 pub struct MovedFrom {
     /// What moved it.
     pub operation: String,
-    /// Its newest checkpoint before.
+    /// Its newest checkpoint before; when that was deleted since, the nearest one before it that was not.
     pub head: Option<ObjectId>,
     /// Its state before.
     pub root: ObjectId,
@@ -84,7 +86,26 @@ pub(super) fn insert_operation(
     Ok(transaction.last_insert_rowid())
 }
 
+/// Returns a checkpoint, or the nearest one before it that is not deleted.
+fn living(connection: &Connection, id: &ObjectId) -> Result<Option<ObjectId>, HistoryError> {
+    let mut statement = connection.prepare_cached(
+        "WITH RECURSIVE line(id, parent, deleted_at) AS (
+             SELECT id, parent, deleted_at FROM file_commits WHERE id = ?1
+             UNION ALL SELECT older.id, older.parent, older.deleted_at
+             FROM line JOIN file_commits AS older ON older.id = line.parent WHERE line.deleted_at IS NOT NULL
+         ) SELECT id FROM line WHERE deleted_at IS NULL",
+    )?;
+    let mut rows = statement.query([id.to_hex()])?;
+    rows.next()?.map(|row| id_at(row, 0)).transpose()
+}
+
+/// Refuses a checkpoint that was deleted meanwhile: gc may have taken what it holds.
+pub(super) fn check_living(connection: &Connection, id: &ObjectId) -> Result<(), HistoryError> {
+    if living(connection, id)? == Some(*id) { Ok(()) } else { Err(HistoryError::not_found(id.to_hex())) }
+}
+
 fn record_move(transaction: &Transaction<'_>, moved: &Move<'_>, time: Timestamp) -> Result<(), HistoryError> {
+    moved.source.iter().chain(&moved.after.head).try_for_each(|id| check_living(transaction, id))?;
     move_branch(transaction, moved.branch_id, &moved.after)?;
     let operation = NewOperation {
         kind: moved.operation,
@@ -105,6 +126,8 @@ fn record_move(transaction: &Transaction<'_>, moved: &Move<'_>, time: Timestamp)
 
 impl History {
     /// Records that branches moved: each move, its operation and its event become visible together, all of them or none.
+    ///
+    /// Refuses when a checkpoint that one of them needs was deleted meanwhile.
     pub fn record_moves(&self, moves: &[Move<'_>], objects: &[NewObject]) -> Result<(), HistoryError> {
         let time = Timestamp::now();
         self.write(|transaction| {
@@ -136,7 +159,9 @@ impl History {
         let root = id_or_none_at(row, 2)?.ok_or_else(|| HistoryError::damaged("a movement from nowhere"))?;
         let detail: Option<String> = row.get(3)?;
         let detail = detail.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
-        Ok(Some(MovedFrom { operation: row.get(0)?, head: id_or_none_at(row, 1)?, root, detail }))
+        let head = id_or_none_at(row, 1)?;
+        let head = head.map(|id| living(&reader, &id)).transpose()?.flatten(); // A branch stands on nothing that is deleted.
+        Ok(Some(MovedFrom { operation: row.get(0)?, head, root, detail }))
     }
 
     /// Returns every state that must be kept: of branches, of checkpoints that are not deleted (or were deleted after

@@ -155,6 +155,36 @@ fn each_fact_leaves_one_event_in_order() {
     assert!(matches!(fixture.history.delete_checkpoint(&second, &author), Err(HistoryError::InUse { .. })));
 }
 
+/// A restore that reads a checkpoint, a deletion of it and gc may come in this order; the branch must not stand on what is gone.
+#[test]
+fn a_branch_never_moves_to_a_deleted_checkpoint_nor_takes_from_one() {
+    let fixture = fixture();
+    let first = fixture.commit(1, None, None, &[]).unwrap();
+    let second = fixture.commit(2, Some(first), None, &[]).unwrap();
+    let third = fixture.commit(3, Some(second), None, &[]).unwrap();
+    let author = Author::default();
+    let to = |head, source| {
+        let moved = Move {
+            operation: "restore",
+            branch_id: fixture.branch.id,
+            branch: "main",
+            before: (Some(third), ObjectId::of(&3u64.to_le_bytes())),
+            after: state(Some(head), ObjectId::of(&1u64.to_le_bytes())),
+            source,
+            author: &author,
+            detail: &serde_json::json!({}),
+        };
+        fixture.history.record_moves(&[moved], &[])
+    };
+    fixture.history.delete_checkpoint(&second, &author).unwrap();
+    assert!(matches!(to(second, None), Err(HistoryError::NotFound { .. })));
+    assert!(matches!(to(third, Some(second)), Err(HistoryError::NotFound { .. })));
+    to(first, Some(first)).unwrap();
+    assert_eq!(fixture.history.last_movement(fixture.branch.id).unwrap().unwrap().head, Some(third));
+    fixture.history.delete_checkpoint(&third, &author).unwrap();
+    assert_eq!(fixture.history.last_movement(fixture.branch.id).unwrap().unwrap().head, Some(first));
+}
+
 #[test]
 fn an_external_id_names_the_checkpoint_it_was_tied_to_last() {
     let fixture = fixture();

@@ -4,13 +4,14 @@
 //! or was asked for since the run began. Whatever a crash interrupts leaves objects that are still named, or bytes that
 //! nothing names; never a name without bytes.
 
+use super::watch::Watch;
 use super::{Repository, RepositoryError};
 use crate::history::{KeepRules, removable};
 use crate::object::{Author, Container, Content, Location, ObjectId, ObjectKind, Timestamp};
 use crate::tree::{self, NodeSource, Reached};
 use serde_json::{Value, json};
 use std::collections::HashSet;
-use std::sync::TryLockError;
+use std::sync::{PoisonError, TryLockError};
 use std::time::{Duration, SystemTime};
 
 /// What is younger than this stays, unless the run says otherwise.
@@ -207,7 +208,6 @@ impl Repository {
     /// Rewrites files of objects with much dead in them, and removes those with nothing left.
     fn compact(&self, run: &Run) -> Result<u64, RepositoryError> {
         let usage = self.history.usage()?;
-        let pending = self.pending_containers();
         let is_wasteful = |container: &crate::store::ContainerInfo| {
             let live = usage.get(&container.container).map_or(0, |used| used.stored_bytes);
             let dead = container.size_bytes.saturating_sub(live);
@@ -217,9 +217,11 @@ impl Repository {
         if containers.iter().any(|container| container.appending && is_wasteful(container)) {
             self.packs.rotate()?;
         }
+        // From here on nothing is appended to the files that are looked at, and what was appended is known as pending.
+        drop(self.appending.write().unwrap_or_else(PoisonError::into_inner));
         let mut rewritten = 0;
         for container in containers.iter().filter(|container| is_wasteful(container)) {
-            if pending.contains(&container.container) || self.pending_containers().contains(&container.container) {
+            if self.pending_containers().contains(&container.container) {
                 continue; // Something in it waits for its transaction.
             }
             self.rewrite(container.container)?;
@@ -252,18 +254,6 @@ impl Repository {
     }
 }
 
-/// What is in use while a run of gc goes on.
-#[derive(Debug, Default)]
-pub(super) struct Watch {
-    running: bool,
-    /// Seals that are going on: what they were told is stored must stay until their transaction names it.
-    users: usize,
-    /// Objects that were stored or found stored since the run, or the oldest of those seals, began.
-    touched: HashSet<ObjectId>,
-    /// States that were named in that time.
-    roots: HashSet<ObjectId>,
-}
-
 /// What the objects used while it lives are kept for; see [`Repository::using`].
 #[must_use]
 pub struct UseGuard<'a> {
@@ -272,69 +262,73 @@ pub struct UseGuard<'a> {
 
 impl Drop for UseGuard<'_> {
     fn drop(&mut self) {
-        let mut watch = self.repository.watch();
-        watch.users -= 1;
-        watch.rest();
-    }
-}
-
-impl Watch {
-    fn is_needed(&self) -> bool {
-        self.running || self.users > 0
-    }
-
-    /// Forgets what nobody can ask for any more.
-    fn rest(&mut self) {
-        if !self.is_needed() {
-            self.touched = HashSet::new();
-            self.roots = HashSet::new();
-        }
+        self.repository.watch().end_use();
     }
 }
 
 impl Repository {
-    fn watch(&self) -> std::sync::MutexGuard<'_, Watch> {
+    fn watch(&self) -> std::sync::MutexGuard<'_, Watch<ObjectId>> {
         self.watch.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn watch_use(&self, running: bool) {
-        let mut watch = self.watch();
-        watch.running = running;
-        watch.rest();
+        self.watch().run(running);
     }
 
     /// Says that objects are about to be stored or found stored, to be named by a transaction before the value is dropped:
     /// gc then leaves them, whether it runs already or begins meanwhile.
     pub fn using(&self) -> UseGuard<'_> {
-        self.watch().users += 1;
+        self.watch().begin_use();
         UseGuard { repository: self }
     }
 
     /// Notes that somebody counts on an object, before it is looked up.
     pub(super) fn note_use(&self, id: &ObjectId) {
-        let mut watch = self.watch();
-        if watch.is_needed() {
-            watch.touched.insert(*id);
-        }
+        self.watch().touch(*id);
     }
 
     /// Notes that a state is about to be named.
     pub(super) fn note_root(&self, id: ObjectId) {
-        let mut watch = self.watch();
-        if watch.is_needed() {
-            watch.roots.insert(id);
-        }
+        self.watch().note_root(id);
     }
 
     fn roots_noted(&self) -> Vec<ObjectId> {
-        self.watch().roots.iter().copied().collect()
+        self.watch().roots()
     }
 
     /// Removes the objects that nobody counted on since the run began. Who asks for one later finds it gone and stores it anew.
     fn remove_unless_used(&self, dead: &mut Vec<(ObjectId, u64)>) -> Result<(), RepositoryError> {
         let watch = self.watch(); // Held over the transaction: a `put` waits, and then sees what is left.
-        dead.retain(|(id, _)| !watch.touched.contains(id));
+        dead.retain(|(id, _)| !watch.is_touched(id));
         let ids: Vec<ObjectId> = dead.iter().map(|(id, _)| *id).collect();
         Ok(self.history.remove_objects(&ids)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by `tests/gc_histories.rs`: the object had no name and was not pending yet when gc looked, and lost its pack.
+    #[test]
+    fn a_pack_stays_while_an_object_in_it_is_on_its_way_to_be_pending() {
+        let temp = tempfile::tempdir().unwrap();
+        let repository = Repository::create(&temp.path().join("store")).unwrap();
+        let bytes: Vec<u8> = (0..100_000u32).flat_map(|at| at.wrapping_mul(0x9e37_79b9).to_le_bytes()).collect();
+        let id = ObjectId::of(&bytes);
+        let appending = repository.appending.read().unwrap();
+        let location = repository.packs.append(ObjectKind::Blob, &id, &bytes).unwrap();
+        repository.packs.sync().unwrap();
+        std::thread::scope(|scope| {
+            let rules = GcRules { grace_secs: Some(0), ..GcRules::default() };
+            let author = Author { uid: 0, pid: 0, command: String::new() };
+            let repository = &repository;
+            let run = scope.spawn(move || repository.collect(&rules, &author, &InUse::default).unwrap());
+            std::thread::sleep(Duration::from_millis(200)); // Enough for a run that does not wait.
+            repository.add_pending(id, ObjectKind::Blob, location);
+            drop(appending);
+            run.join().unwrap();
+        });
+        assert!(repository.read_object(&id).unwrap() == bytes);
     }
 }

@@ -11,6 +11,7 @@ mod objects;
 mod put_content;
 mod reserve;
 mod verify;
+mod watch;
 
 pub use commits::{CommitRequest, FIRST_SEGMENT, MAIN_BRANCH};
 pub use error::RepositoryError;
@@ -21,7 +22,7 @@ use crate::object::{Manifest, ObjectId, ObjectKind, TreeNode};
 use crate::store::{PackStore, StoreDir, StoreLock};
 use quick_cache::sync::Cache;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 pub use put_content::{ByteSource, Run};
 pub use verify::Verified;
@@ -44,7 +45,9 @@ pub struct Repository {
     blobs: Cache<ObjectId, Arc<Vec<u8>>, content::ByBytes>,
     /// Held by the one run of gc.
     collecting: Mutex<()>,
-    watch: Mutex<gc::Watch>,
+    watch: Mutex<watch::Watch<ObjectId>>,
+    /// Shared from the appending of an object until it is pending; gc takes it to know that no object is in between.
+    appending: RwLock<()>,
     reserve: reserve::Reserve,
     _lock: StoreLock,
 }
@@ -88,6 +91,7 @@ impl Repository {
             blobs: content::blob_cache(BLOBS_CACHED_BYTES),
             collecting: Mutex::default(),
             watch: Mutex::default(),
+            appending: RwLock::default(),
             reserve,
             _lock: lock,
         }))
@@ -124,6 +128,7 @@ impl Repository {
             ObjectKind::Tree | ObjectKind::Root | ObjectKind::Commit => self.is_pending(&id),
         };
         if !known {
+            let _appending = self.appending.read().unwrap_or_else(PoisonError::into_inner);
             let location = self.packs.append(kind, &id, bytes)?;
             self.add_pending(id, kind, location);
         } else if kind == ObjectKind::Blob {

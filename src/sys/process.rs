@@ -14,6 +14,14 @@ pub fn effective_gid() -> u32 {
     unsafe { libc::getegid() }
 }
 
+/// Returns milliseconds since some instant, as of the last tick of the clock: cheap and a few milliseconds behind (clock_gettime(2)).
+pub fn coarse_millis() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is a valid place for the result; the clock exists since Linux 2.6.32.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut now) };
+    now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
+}
+
 /// Sets the permission bits that new files do not get.
 pub fn set_umask(mask: u32) -> u32 {
     // SAFETY: the call takes an integer and always succeeds.

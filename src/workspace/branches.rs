@@ -222,7 +222,7 @@ impl Branches {
         let mut destinations = Vec::new();
         for (_, commit) in &targets {
             let (commit, root) = (*commit, self.repository.commit(commit)?.root_tree);
-            destinations.push(move |_: &super::Head| Ok(Target { commit: Some(commit), root }));
+            destinations.push(move |_: &super::Head| Ok(Target { commit: Some(commit), root, source: Some(commit) }));
         }
         let names: Vec<String> = targets.iter().map(|(workspace, _)| workspace.branch()).collect();
         let cause = Cause { operation: "restore", author, detail: serde_json::json!({ "branches": names }) };

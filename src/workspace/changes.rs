@@ -50,8 +50,6 @@ pub struct Live {
     pub staging: Arc<StagingDir>,
     /// A change was journaled but could not be applied: nothing may change any more.
     pub poisoned: bool,
-    /// A restore holds writers up: changes wait, everything else goes on.
-    pub held: bool,
     /// The branch was deleted: nothing may change any more.
     pub closed: bool,
     /// Bytes of small dirty files taken into memory since the last cut.

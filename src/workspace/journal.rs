@@ -4,6 +4,7 @@
 //! appended survive a power cut; concurrent callers share one sync. A checkpoint's cut starts a new segment, and the
 //! database says from which segment on a branch has to be replayed.
 
+use super::journal_sync::JournalSync;
 use super::operation::Operation;
 use crate::object::{Reader, Writer};
 use crate::sys;
@@ -11,11 +12,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 const MAGIC: &[u8; 8] = b"mmtjrnl\x01";
-const HEADER_BYTES: u64 = 16;
+pub(super) const HEADER_BYTES: u64 = 16;
 const FRAME_BYTES: usize = 8;
 /// Room kept free in the segment, so that names can be removed and files shortened when the disk is full.
 const RESERVE_BYTES: u64 = 512 << 10;
@@ -37,16 +37,18 @@ pub struct Journal {
     /// Makes records durable, also while others append.
     sync: Arc<JournalSync>,
     scratch: Vec<u8>,
+    /// Nothing is written: for measuring what writing costs.
+    off: bool,
 }
 
 impl Journal {
     /// Starts segment `segment` in `dir`; nothing of that number may exist.
     pub fn start(dir: &Path, segment: u64) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
-        let sync = Arc::new(JournalSync::new(dir));
+        let sync = Arc::new(JournalSync::start(dir)?);
         let file = create_segment(dir, segment)?;
         sync.add(segment, file.clone());
-        Ok(Self { dir: dir.to_owned(), segment, file, offset: HEADER_BYTES, reserved: 0, sync, scratch: Vec::new() })
+        Ok(Self { dir: dir.to_owned(), segment, file, offset: HEADER_BYTES, reserved: 0, sync, scratch: Vec::new(), off: false })
     }
 
     /// Takes the room that is kept for what frees space now, and not with the first record: the disk may be full by then.
@@ -58,6 +60,9 @@ impl Journal {
     ///
     /// On failure the segment is as it was before. What frees space may use room that is kept from the rest.
     pub fn append(&mut self, operation: &Operation) -> io::Result<()> {
+        if self.off {
+            return Ok(());
+        }
         let mut writer = Writer::reuse(std::mem::take(&mut self.scratch));
         writer.raw(&[0; FRAME_BYTES]);
         operation.encode(&mut writer);
@@ -76,7 +81,7 @@ impl Journal {
             let _ = self.file.set_len(self.offset);
         } else {
             self.offset += record.len() as u64;
-            self.sync.appended.fetch_add(record.len() as u64, Ordering::Release);
+            self.sync.count(record.len() as u64);
         }
         self.scratch = record;
         written
@@ -104,6 +109,11 @@ impl Journal {
         Ok(self.segment)
     }
 
+    /// Writes nothing from now on.
+    pub fn turn_off(&mut self) {
+        self.off = true;
+    }
+
     /// Returns the number of the segment being appended to.
     pub fn segment(&self) -> u64 {
         self.segment
@@ -117,103 +127,6 @@ impl Journal {
     /// Returns the handle that makes records durable.
     pub fn sync(&self) -> Arc<JournalSync> {
         self.sync.clone()
-    }
-}
-
-/// Makes appended records survive a power cut.
-#[derive(Debug)]
-pub struct JournalSync {
-    dir: PathBuf,
-    /// Bytes appended to all segments since the journal was opened.
-    appended: AtomicU64,
-    state: Mutex<SyncState>,
-    finished: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct SyncState {
-    /// Bytes known to be durable.
-    synced: u64,
-    /// Somebody is syncing.
-    busy: bool,
-    /// A sync failed: what the kernel then dropped nobody knows, so later ones fail too.
-    failed: bool,
-    /// Segments that may hold bytes that are not durable, oldest first; the last is the newest segment.
-    files: Vec<(u64, Arc<File>)>,
-    /// A segment was created since the directory was synced.
-    directory_dirty: bool,
-}
-
-impl JournalSync {
-    fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), appended: AtomicU64::new(0), state: Mutex::default(), finished: Condvar::new() }
-    }
-
-    fn state(&self) -> MutexGuard<'_, SyncState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn add(&self, segment: u64, file: Arc<File>) {
-        let mut state = self.state();
-        state.files.push((segment, file));
-        state.directory_dirty = true;
-    }
-
-    /// Returns when every record appended before the call is durable.
-    pub fn wait(&self) -> io::Result<()> {
-        let target = self.appended.load(Ordering::Acquire);
-        let mut state = self.state();
-        loop {
-            if state.failed {
-                return Err(io::Error::from_raw_os_error(libc::EIO));
-            }
-            if state.synced >= target && !state.directory_dirty {
-                return Ok(());
-            }
-            if !state.busy {
-                break;
-            }
-            state = self.finished.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        state.busy = true;
-        let upto = self.appended.load(Ordering::Acquire);
-        let files = state.files.clone();
-        let directory_dirty = std::mem::take(&mut state.directory_dirty);
-        drop(state);
-        let outcome = self.sync_files(&files, directory_dirty);
-        let mut state = self.state();
-        state.busy = false;
-        match &outcome {
-            Ok(()) => {
-                state.synced = state.synced.max(upto);
-                let newest = files.last().map_or(0, |(segment, _)| *segment);
-                state.files.retain(|(segment, _)| *segment >= newest);
-            }
-            Err(_) => state.failed = true,
-        }
-        self.finished.notify_all();
-        outcome
-    }
-
-    /// Removes the segments below `segment`: they are part of the branch's sealed state.
-    pub fn forget_before(&self, segment: u64) -> io::Result<()> {
-        self.state().files.retain(|(number, _)| *number >= segment); // Nothing in them needs to become durable any more.
-        for number in segments(&self.dir)? {
-            if number < segment {
-                fs::remove_file(segment_path(&self.dir, number))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn sync_files(&self, files: &[(u64, Arc<File>)], directory: bool) -> io::Result<()> {
-        for (_, file) in files {
-            file.sync_data()?; // Oldest first: a replay stops at the first gap.
-        }
-        if directory {
-            File::open(&self.dir)?.sync_all()?;
-        }
-        Ok(())
     }
 }
 
@@ -295,12 +208,12 @@ fn create_segment(dir: &Path, number: u64) -> io::Result<Arc<File>> {
     Ok(Arc::new(file))
 }
 
-fn segment_path(dir: &Path, number: u64) -> PathBuf {
+pub(super) fn segment_path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{number:016x}.log"))
 }
 
 /// Returns the numbers of the segments that exist, in order.
-fn segments(dir: &Path) -> io::Result<Vec<u64>> {
+pub(super) fn segments(dir: &Path) -> io::Result<Vec<u64>> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(dir)? {
         let name = entry?.file_name();

@@ -4,7 +4,7 @@ use super::changes::Live;
 use super::checkpoint::CheckpointRequest;
 use super::error::WorkspaceError;
 use super::merge_text::TextMerger;
-use super::movement::{CHASES_MAX, Hold};
+use super::movement::CHASES_MAX;
 use super::swap::Stale;
 use super::{Head, Workspace};
 use crate::history::MERGED_KEY;
@@ -119,7 +119,7 @@ impl Workspace {
         let (mut safety, mut hold) = (None, None);
         for chases in 0.. {
             if chases == CHASES_MAX {
-                hold = Some(Hold::of(self)); // What is dirty by now is little, and soon saved.
+                hold = Some(self.live.hold()); // What is dirty by now is little, and soon saved.
             }
             safety = self.save_before_merge(head, &request.author)?.or(safety);
             let outcome = self.merged(head, base_root, request)?;

@@ -13,21 +13,26 @@ mod cut;
 mod error;
 mod extents;
 mod file;
+mod gate;
+mod group_sync;
 mod head;
 mod import;
 mod inode;
 mod journal;
+mod journal_sync;
 mod listing;
 mod live;
 mod merge;
 mod merge_text;
 mod movement;
 mod operation;
+mod primitives;
 mod reading;
 mod restore;
 mod seal;
 mod staging;
 mod swap;
+mod syncing;
 
 pub use branches::{Branches, Pin};
 pub use changes::{FILE_BYTES_MAX, RenameMode, XattrMode};
@@ -40,17 +45,20 @@ pub use merge::{MergeRequest, MergeSource, Merged};
 pub use operation::{AttributeChange, NewNode, RangeChange};
 pub use restore::{BranchUndo, Restored, UndoPlan};
 pub use swap::Stale;
+pub use syncing::FileSync;
 
 use crate::history::BranchRow;
 use crate::object::{Name, ObjectId};
 use crate::repository::Repository;
 use crate::tree::NodeSource;
+use crate::watchdog;
 use changes::Live;
+use gate::{Entered, Gate};
 use head::{Head, HeadGuard};
 use journal::Journal;
 use live::LiveTree;
 use staging::StagingDir;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// When the journal segment is longer than this, the branch is sealed in the background, so that recovery stays short.
 const JOURNAL_BYTES_MAX: u64 = 64 << 20;
@@ -69,9 +77,8 @@ pub struct Workspace {
     head: Mutex<Head>,
     /// What others may know of the head while a checkpoint or a restore goes on.
     published: Mutex<Head>,
-    live: Mutex<Live>,
-    /// Changes wait here while a restore holds writers up.
-    released: Condvar,
+    /// Changes wait at the gate while a restore holds writers up.
+    live: Gate<Live>,
 }
 
 impl Workspace {
@@ -97,36 +104,34 @@ impl Workspace {
             None => None,
         };
         let head = Head { branch: row.name, commit: row.head, commit_root, live_root: row.live_root };
-        let live = Live { tree, journal, staging, poisoned: false, held: false, closed: false, dirty_bytes: 0 };
+        let live = Live { tree, journal, staging, poisoned: false, closed: false, dirty_bytes: 0 };
         let workspace = Self {
             repository,
             branch_id: row.id,
             published: Mutex::new(head.clone()),
             head: Mutex::new(head),
-            live: Mutex::new(live),
-            released: Condvar::new(),
+            live: Gate::new(live),
         };
         Ok(Arc::new(workspace))
     }
 
-    fn live(&self) -> MutexGuard<'_, Live> {
-        self.live.lock().unwrap_or_else(|poisoned| {
-            let mut live = PoisonError::into_inner(poisoned);
-            live.poisoned = true; // A panic in the middle of a change: reading goes on, changing does not.
-            live
-        })
+    fn live(&self) -> Entered<'_, Live> {
+        noting_doubt(self.live.try_enter().unwrap_or_else(|| {
+            let _waits = watchdog::waits_for("the live tree, which another request has");
+            self.live.enter()
+        }))
     }
 
     /// Takes the lock for a change: waits while a restore holds writers up.
-    fn live_to_change(&self) -> MutexGuard<'_, Live> {
-        let mut live = self.live();
-        while live.held {
-            live = self.released.wait(live).unwrap_or_else(PoisonError::into_inner);
-        }
-        live
+    fn live_to_change(&self) -> Entered<'_, Live> {
+        noting_doubt(self.live.try_enter_to_change().unwrap_or_else(|| {
+            let _waits = watchdog::waits_for("the live tree, which another request has or a restore keeps from changing");
+            self.live.enter_to_change()
+        }))
     }
 
     fn head(&self) -> HeadGuard<'_> {
+        let _waits = watchdog::waits_for("the checkpoint or restore before it");
         let head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
         HeadGuard { head, published: &self.published, _use: self.repository.using() }
     }
@@ -304,41 +309,6 @@ impl Workspace {
         reading::seek(&self.repository, &body, offset, hole)
     }
 
-    /// Makes a file and the names that lead to it survive a power cut.
-    pub fn sync_file(&self, ino: Ino) -> Result<(), WorkspaceError> {
-        let mut files = Vec::new();
-        let (sync, staging) = {
-            let live = self.live();
-            if let Some(file::FileBody::Layered(layered)) = live.tree.inode(ino)?.file() {
-                layered.each_staging(&mut |file| files.push(file.clone()));
-            }
-            (live.journal.sync(), live.staging.clone())
-        };
-        if !files.is_empty() {
-            for file in &files {
-                file.sync().map_err(WorkspaceError::io("staging file"))?;
-            }
-            staging.sync().map_err(WorkspaceError::io("staging directory"))?;
-        }
-        sync.wait().map_err(WorkspaceError::io("journal")) // Last: its records name what was made durable above.
-    }
-
-    /// Makes every change so far survive a power cut, except the bytes of large files that were not synced themselves.
-    pub fn sync(&self) -> Result<(), WorkspaceError> {
-        let (sync, staging, released) = {
-            let live = self.live();
-            (live.journal.sync(), live.staging.clone(), live.staging.take_released())
-        };
-        match sync.wait() {
-            Ok(()) => staging.remove(&released), // The records that let go of them are durable.
-            Err(err) => {
-                staging.release(released);
-                return Err(WorkspaceError::io("journal")(err));
-            }
-        }
-        Ok(())
-    }
-
     /// Takes the room on disk that lets names be removed when the disk is full. A branch that is only looked at takes none.
     pub fn expect_changes(&self) {
         self.live().journal.reserve_early();
@@ -348,4 +318,10 @@ impl Workspace {
     pub fn inodes_loaded(&self) -> usize {
         self.live().tree.inodes.len()
     }
+}
+
+/// After a panic in the middle of a change reading goes on, changing does not.
+fn noting_doubt(mut live: Entered<'_, Live>) -> Entered<'_, Live> {
+    live.poisoned |= live.doubtful;
+    live
 }

@@ -4,6 +4,7 @@ use super::Workspace;
 use super::changes::Live;
 use super::checkpoint::CheckpointRequest;
 use super::error::WorkspaceError;
+use super::gate::Entered;
 use super::head::{Head, HeadGuard};
 use super::restore::Restored;
 use super::swap::Stale;
@@ -11,7 +12,6 @@ use crate::history::{BranchState, Move};
 use crate::object::{Author, CommitKind, ObjectId, Root};
 use crate::repository::Repository;
 use crate::tree::{self, NodeSource, PathChange, StateDiff};
-use std::sync::MutexGuard;
 
 /// How often a movement seals again because writers were faster, before it holds them up.
 pub(super) const CHASES_MAX: usize = 4;
@@ -22,6 +22,8 @@ pub(super) struct Target {
     pub commit: Option<ObjectId>,
     /// The state that it will show.
     pub root: ObjectId,
+    /// The checkpoint that what comes back is taken from.
+    pub source: Option<ObjectId>,
 }
 
 /// Says where a branch is to go, seen from where it stands.
@@ -80,36 +82,17 @@ impl Step {
     }
 }
 
-/// Changes of a branch wait as long as this lives.
-pub(super) struct Hold<'a> {
-    workspace: &'a Workspace,
-}
-
-impl<'a> Hold<'a> {
-    pub fn of(workspace: &'a Workspace) -> Self {
-        workspace.live().held = true;
-        Self { workspace }
-    }
-}
-
-impl Drop for Hold<'_> {
-    fn drop(&mut self) {
-        self.workspace.live().held = false;
-        self.workspace.released.notify_all();
-    }
-}
-
 /// Moves every leg to its destination, or none.
 pub(super) fn move_all(legs: &mut [Leg<'_>], cause: &Cause<'_>) -> Result<Vec<Restored>, WorkspaceError> {
     let Some(repository) = legs.first().map(|leg| leg.workspace.repository.clone()) else { return Ok(Vec::new()) };
     let mut holds = Vec::new();
     for chase in 0.. {
         if chase == CHASES_MAX {
-            holds.extend(legs.iter().map(|leg| Hold::of(leg.workspace))); // What is dirty by now is little, and soon saved.
+            holds.extend(legs.iter().map(|leg| leg.workspace.live.hold())); // What is dirty by now is little, and soon saved.
         }
         legs.iter_mut().try_for_each(|leg| leg.save(cause))?;
         let targets = legs.iter().map(|leg| (leg.destination)(&leg.head)).collect::<Result<Vec<_>, _>>()?;
-        let mut lives: Vec<MutexGuard<'_, Live>> = legs.iter().map(|leg| leg.workspace.live()).collect();
+        let mut lives: Vec<Entered<'_, Live>> = legs.iter().map(|leg| leg.workspace.live()).collect();
         if lives.iter().any(|live| live.tree.is_dirty()) {
             // Somebody wrote since the cut: that too must be checkpointed, never swapped away.
             if !holds.is_empty() {
@@ -130,7 +113,7 @@ pub(super) fn move_all(legs: &mut [Leg<'_>], cause: &Cause<'_>) -> Result<Vec<Re
 fn go(
     repository: &Repository,
     legs: &[Leg<'_>],
-    lives: &mut [MutexGuard<'_, Live>],
+    lives: &mut [Entered<'_, Live>],
     steps: &[Step],
     cause: &Cause<'_>,
 ) -> Result<Vec<Vec<Stale>>, WorkspaceError> {
@@ -144,6 +127,7 @@ fn go(
                 branch: &leg.head.branch,
                 before: (leg.head.commit, leg.head.live_root),
                 after: BranchState { head: step.target.commit, live_root: step.target.root, journal_seq: segment },
+                source: step.target.source,
                 author: cause.author,
                 detail: &cause.detail,
             });

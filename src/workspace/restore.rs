@@ -73,7 +73,7 @@ impl Workspace {
         let head = self.head();
         let plan = self.plan_undo()?;
         let cause = Cause { operation: "undo", author, detail: serde_json::json!({ "undoes": plan.operation }) };
-        self.move_to(head, &cause, &|_| Ok(Target { commit: plan.commit, root: plan.root }))
+        self.move_to(head, &cause, &|_| Ok(Target { commit: plan.commit, root: plan.root, source: None }))
     }
 
     /// Says what [`Self::undo`] would take back.
@@ -98,7 +98,7 @@ impl Workspace {
         make: &dyn Fn(&ObjectId) -> Result<ObjectId, WorkspaceError>,
     ) -> Result<Restored, WorkspaceError> {
         let cause = Cause { operation, author, detail: serde_json::json!({}) };
-        self.move_to(self.head(), &cause, &|head| Ok(Target { commit: head.commit, root: make(&head.live_root)? }))
+        self.move_to(self.head(), &cause, &|head| Ok(Target { commit: head.commit, root: make(&head.live_root)?, source: None }))
     }
 
     fn check_path(&self, root: &ObjectId, path: &[Name]) -> Result<(), WorkspaceError> {
@@ -123,7 +123,7 @@ impl Workspace {
         path: Option<&[Name]>,
     ) -> Result<Target, WorkspaceError> {
         let Some(path) = path.filter(|path| !path.is_empty()) else {
-            return Ok(Target { commit: Some(*commit), root: *root });
+            return Ok(Target { commit: Some(*commit), root: *root, source: Some(*commit) });
         };
         let repository = &*self.repository;
         let (into, from) = (repository.root(&head.live_root)?, repository.root(root)?);
@@ -131,7 +131,7 @@ impl Workspace {
         let mut fresh = || identities.next().unwrap_or(0);
         let grafted = tree::graft(repository, &into, &from, path, Timestamp::now(), &mut fresh)?;
         let root = tree::NodeSink::put_root(repository, &grafted)?;
-        Ok(Target { commit: head.commit, root })
+        Ok(Target { commit: head.commit, root, source: Some(*commit) })
     }
 
     /// Moves the branch: what is not checkpointed is checkpointed first, then one transaction, then the swap.

@@ -17,6 +17,8 @@ pub struct StagingFile {
     number: u64,
     file: File,
     sealed: AtomicBool,
+    /// A sync failed: what the kernel then dropped nobody knows (fsync(2)), so later ones fail too.
+    failed: AtomicBool,
     dir: Arc<StagingDir>,
 }
 
@@ -53,7 +55,12 @@ impl StagingFile {
 
     /// Makes the bytes written so far survive a power cut.
     pub fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+        if self.failed.load(Ordering::Acquire) {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        let synced = self.file.sync_data();
+        self.failed.fetch_or(synced.is_err(), Ordering::AcqRel);
+        synced
     }
 
     /// Says that the object store holds the bytes now, durably, and no replay will ask for them.
@@ -83,8 +90,9 @@ impl Drop for StagingFile {
 pub struct StagingDir {
     dir: PathBuf,
     next: AtomicU64,
-    /// A file was created since the directory was synced.
-    dirty: AtomicBool,
+    /// Files created since the directory was opened, and how many of them have names that survive a power cut.
+    created: AtomicU64,
+    synced: Mutex<u64>,
     /// Files that nothing refers to any more, except perhaps records of the journal that are not durable yet.
     released: Mutex<Vec<u64>>,
     /// Files in use, so that a second opening gives the same one.
@@ -104,7 +112,8 @@ impl StagingDir {
         Ok(Arc::new(Self {
             dir: dir.to_owned(),
             next: AtomicU64::new(next),
-            dirty: AtomicBool::new(true),
+            created: AtomicU64::new(1), // Those that were there.
+            synced: Mutex::new(0),
             released: Mutex::default(),
             open: Mutex::default(),
         }))
@@ -114,7 +123,7 @@ impl StagingDir {
     pub fn create(self: &Arc<Self>) -> io::Result<Arc<StagingFile>> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(self.path_of(number))?;
-        self.dirty.store(true, Ordering::Release);
+        self.created.fetch_add(1, Ordering::Release);
         Ok(self.handle(number, file))
     }
 
@@ -131,7 +140,13 @@ impl StagingDir {
     }
 
     fn handle(self: &Arc<Self>, number: u64, file: File) -> Arc<StagingFile> {
-        let handle = Arc::new(StagingFile { number, file, sealed: AtomicBool::new(false), dir: self.clone() });
+        let handle = Arc::new(StagingFile {
+            number,
+            file,
+            sealed: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+            dir: self.clone(),
+        });
         self.opened().insert(number, Arc::downgrade(&handle));
         handle
     }
@@ -178,12 +193,12 @@ impl StagingDir {
 
     /// Makes the names of the files created so far survive a power cut.
     pub fn sync(&self) -> io::Result<()> {
-        if self.dirty.swap(false, Ordering::AcqRel) {
-            let synced = File::open(&self.dir).and_then(|dir| dir.sync_all());
-            if synced.is_err() {
-                self.dirty.store(true, Ordering::Release);
-            }
-            return synced;
+        let target = self.created.load(Ordering::Acquire);
+        let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner); // Waits for a sync that goes on.
+        if *synced < target {
+            let upto = self.created.load(Ordering::Acquire);
+            File::open(&self.dir).and_then(|dir| dir.sync_all())?;
+            *synced = upto;
         }
         Ok(())
     }

@@ -163,3 +163,19 @@ fn open_and_unlinked_files_do_not_disturb_a_checkpoint() {
     std::io::Read::read_to_string(&mut open, &mut text).unwrap();
     assert_eq!(text, "still here and there");
 }
+
+#[test]
+fn a_listing_of_an_old_state_shows_the_inode_numbers_that_stat_shows() {
+    use std::os::unix::fs::{DirEntryExt, MetadataExt};
+    let mount = TestMount::new();
+    mount.shell("mkdir d; echo 1 > d/file; ln d/file d/again; mkdir d/inner");
+    let id = mount.checkpoint("one");
+    let mut numbers = std::collections::HashMap::new();
+    for entry in std::fs::read_dir(mount.control(format!("checkpoints/{id}/d"))).unwrap() {
+        let entry = entry.unwrap();
+        assert_eq!(entry.ino(), entry.metadata().unwrap().ino(), "{:?}", entry.file_name());
+        numbers.insert(entry.file_name().into_string().unwrap(), entry.ino());
+    }
+    assert_eq!(numbers["file"], numbers["again"]);
+    assert_ne!(numbers["file"], numbers["inner"]);
+}

@@ -143,10 +143,20 @@ fn a_dead_mount_point_is_freed_by_the_next_mount() {
 
 /// Kills the daemon at the `nth` call of `syscall` while `command` runs; says whether the daemon got that far.
 fn killed_at(mount: &mut TestMount, syscall: &str, nth: u32, command: impl FnOnce(&TestMount)) -> bool {
+    let said = with_fault(mount, syscall, &format!("signal=SIGKILL:when={nth}"), command);
+    let dead = said.contains("killed by SIGKILL") || !mount.is_served();
+    if dead {
+        mount.crash();
+    }
+    dead
+}
+
+/// Runs `command` while calls of `syscall` meet `fault`, and returns what the tracer saw.
+fn with_fault(mount: &TestMount, syscall: &str, fault: &str, command: impl FnOnce(&TestMount)) -> String {
     let (pid, trace) = (mount.pid(), mount.outside("trace"));
     let mut tracer = Command::new("strace")
         .args(["-f", "-p", &pid.to_string(), "-e", &format!("trace={syscall}"), "-e"])
-        .arg(format!("inject={syscall}:signal=SIGKILL:when={nth}"))
+        .arg(format!("inject={syscall}:{fault}"))
         .arg("-o")
         .arg(&trace)
         .stdout(Stdio::null())
@@ -164,11 +174,37 @@ fn killed_at(mount: &mut TestMount, syscall: &str, nth: u32, command: impl FnOnc
     command(mount);
     tracer.kill().unwrap();
     tracer.wait().unwrap();
-    let dead = fs::read_to_string(&trace).unwrap().contains("killed by SIGKILL") || !mount.is_served();
-    if dead {
+    fs::read_to_string(&trace).unwrap()
+}
+
+/// Found by `scripts/campaigns/sweep`: the transaction was in the database's log, and a crash brought it back.
+#[test]
+fn a_restore_that_failed_when_it_was_synced_does_not_come_back_after_a_crash() {
+    let mut mount = TestMount::new();
+    mount.write("file", "1");
+    let first = mount.checkpoint("first");
+    mount.write("file", "2");
+    let second = mount.checkpoint("second");
+    for fault in ["error=EIO:when=1", "error=EIO"] {
+        let mut refused = None;
+        let said = with_fault(&mount, "fsync", fault, |mount| refused = Some(mount.refusal("restore", &first)));
+        assert!(said.contains("INJECTED"), "{fault}: the database was not synced");
+        assert_eq!(refused, Some(libc::EIO));
+        assert_eq!(mount.read("file"), "2");
+        // Once, and what failed is overwritten at once. Always, and nobody knows: then nothing may change any more.
+        let written = fs::write(mount.path("more"), fault);
+        assert_eq!(written.is_ok(), fault.ends_with("when=1"), "{written:?}");
         mount.crash();
+        let (file, newest) = (mount.read("file"), mount.newest());
+        if fault.ends_with("when=1") {
+            assert_eq!((file.as_str(), &newest), ("2", &second));
+            assert_eq!(mount.read("more"), fault);
+            mount.checkpoint("with more");
+            mount.tell("restore", &second);
+        } else {
+            assert!((&*file, &newest) == ("2", &second) || (&*file, &newest) == ("1", &first), "whole or not at all: {file}");
+        }
     }
-    dead
 }
 
 #[test]

@@ -40,9 +40,15 @@ impl TestMount {
 
     /// Starts the daemon in the foreground and waits until it serves.
     pub fn mount(&mut self, options: &[&str]) {
+        self.mount_with(options, &[]);
+    }
+
+    /// Starts the daemon with further environment variables.
+    pub fn mount_with(&mut self, options: &[&str], variables: &[(&str, &str)]) {
         assert!(self.daemon.is_none(), "already mounted");
         let log = fs::File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
         let mut command = program();
+        command.envs(variables.iter().copied());
         command.args(["mount", "-f"]).args(options).arg(self.store()).arg(self.top());
         self.daemon = Some(command.stdin(Stdio::null()).stderr(log).spawn().unwrap());
         let begun = Instant::now();

@@ -227,3 +227,24 @@ fn every_way_to_name_a_checkpoint() {
         mount.tell("restore", ids[2].clone());
     }
 }
+
+/// Found by `tests/gc_histories.rs`: the branch stood on the deleted checkpoint, and the next one was said to be that.
+#[test]
+fn an_undo_to_a_deleted_checkpoint_stands_on_the_one_before_it() {
+    let mount = TestMount::new();
+    mount.write("file", "1");
+    let first = mount.checkpoint("first");
+    mount.write("file", "2");
+    let second = mount.checkpoint("second");
+    mount.tell("restore", &first);
+    std::fs::remove_dir(mount.control(format!("checkpoints/{second}"))).unwrap();
+    mount.tell("undo", "1");
+    assert_eq!(mount.read("file"), "2");
+    assert_eq!(mount.newest(), first);
+    let again = mount.checkpoint("again");
+    assert!(again != first && again != second, "what no checkpoint holds makes a checkpoint");
+    mount.write("file", "3");
+    mount.checkpoint("third");
+    mount.tell("gc", r#"{"grace_secs":0}"#);
+    assert_eq!(std::fs::read_to_string(mount.control(format!("checkpoints/{again}/file"))).unwrap(), "2");
+}

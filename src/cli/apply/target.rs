@@ -64,7 +64,7 @@ impl Target {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a path in the directory"));
         };
-        match sys::open_beneath(&self.top, parent, libc::O_PATH | libc::O_DIRECTORY) {
+        match sys::open_beneath(&self.top, parent, libc::O_PATH | libc::O_DIRECTORY, 0) {
             Ok(directory) => Ok(Some(Parent { directory, name: name.to_owned() })),
             Err(err) if is_absent(&err) => Ok(None),
             Err(err) => Err(err),
@@ -83,7 +83,7 @@ impl Target {
 
     /// Opens a file or directory for reading.
     pub fn read(&self, path: &Path) -> io::Result<File> {
-        sys::open_beneath(&self.top, path, libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        sys::open_beneath(&self.top, path, libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK, 0)
     }
 }
 

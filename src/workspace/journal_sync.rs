@@ -1,0 +1,151 @@
+//! Makes appended records of a journal survive a power cut: one thread syncs for all who wait.
+
+use super::group_sync::{Done, GroupSync, Work};
+use super::journal::{HEADER_BYTES, segment_path, segments};
+use crate::watchdog;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+
+/// Makes the records of one journal durable. Whoever waits while a sync goes on shares the next one.
+pub struct JournalSync {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    dir: PathBuf,
+    group: GroupSync<Segments>,
+}
+
+/// The files that may hold bytes that are not durable.
+#[derive(Default)]
+struct Segments {
+    /// Oldest first; the last is the newest segment.
+    files: Vec<(u64, Arc<File>)>,
+    /// A segment was created since the directory was synced.
+    directory_dirty: bool,
+}
+
+struct Batch {
+    files: Vec<(u64, Arc<File>)>,
+    directory: bool,
+}
+
+impl Work for Segments {
+    type Batch = Batch;
+
+    fn take(&mut self) -> Batch {
+        Batch { files: self.files.clone(), directory: std::mem::take(&mut self.directory_dirty) }
+    }
+
+    fn settle(&mut self, batch: &Batch) {
+        let newest = batch.files.last().map_or(0, |(segment, _)| *segment);
+        self.files.retain(|(segment, _)| *segment >= newest);
+    }
+}
+
+impl JournalSync {
+    /// Starts the thread that syncs the journal in `dir`.
+    pub fn start(dir: &Path) -> io::Result<Self> {
+        let shared = Arc::new(Shared { dir: dir.to_owned(), group: GroupSync::new(Segments::default()) });
+        let syncing = shared.clone();
+        std::thread::Builder::new().name("journal-sync".into()).spawn(move || syncing.group.run(|batch| syncing.sync(batch)))?;
+        Ok(Self { shared })
+    }
+
+    /// Adds a segment that was just made.
+    pub fn add(&self, segment: u64, file: Arc<File>) {
+        self.shared.group.change(|segments| {
+            segments.files.push((segment, file));
+            segments.directory_dirty = true;
+        });
+        self.count(HEADER_BYTES);
+    }
+
+    /// Counts bytes that were appended to the newest segment.
+    pub fn count(&self, bytes: u64) {
+        self.shared.group.count(bytes);
+    }
+
+    /// Calls `done` when every record appended before the call is durable, perhaps from the thread that syncs.
+    pub fn when_durable(&self, done: Done) {
+        self.shared.group.when_durable(done);
+    }
+
+    /// Returns when every record appended before the call is durable.
+    pub fn wait(&self) -> io::Result<()> {
+        let _waits = watchdog::waits_for("the sync of the journal");
+        let (told, outcome) = mpsc::sync_channel(1);
+        self.when_durable(Box::new(move |outcome| drop(told.send(outcome))));
+        outcome.recv().unwrap_or_else(|_| Err(io::Error::other("nobody syncs the journal any more")))
+    }
+
+    /// Removes the segments below `segment`: they are part of the branch's sealed state.
+    pub fn forget_before(&self, segment: u64) -> io::Result<()> {
+        // Nothing in them needs to become durable any more.
+        self.shared.group.change(|segments| segments.files.retain(|(number, _)| *number >= segment));
+        for number in segments(&self.shared.dir)? {
+            if number < segment {
+                fs::remove_file(segment_path(&self.shared.dir, number))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn sync(&self, batch: &Batch) -> io::Result<()> {
+        for (_, file) in &batch.files {
+            file.sync_data()?; // Oldest first: a replay stops at the first gap.
+        }
+        if batch.directory { File::open(&self.dir)?.sync_all() } else { Ok(()) }
+    }
+}
+
+impl Drop for JournalSync {
+    fn drop(&mut self) {
+        self.shared.group.close();
+    }
+}
+
+impl std::fmt::Debug for JournalSync {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JournalSync").field("dir", &self.shared.dir).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::journal::Journal;
+    use super::super::operation::Operation;
+    use super::*;
+
+    #[test]
+    fn many_wait_for_few_syncs() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::start(dir.path(), 1).unwrap();
+        let (told, outcomes) = mpsc::channel();
+        for at in 0..500 {
+            journal.append(&Operation::Layer { identity: 1, staging: at }).unwrap();
+            if at % 100 == 0 {
+                journal.rotate().unwrap();
+            }
+            let told = told.clone();
+            journal.sync().when_durable(Box::new(move |outcome| told.send(outcome.is_ok()).unwrap()));
+        }
+        drop(told);
+        assert_eq!(outcomes.iter().filter(|good| *good).count(), 500);
+    }
+
+    #[test]
+    fn who_waits_when_the_journal_is_let_go_still_hears_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::start(dir.path(), 1).unwrap();
+        journal.append(&Operation::Layer { identity: 1, staging: 1 }).unwrap();
+        let (told, outcome) = mpsc::channel();
+        journal.sync().when_durable(Box::new(move |outcome| told.send(outcome.is_ok()).unwrap()));
+        drop(journal);
+        assert!(outcome.recv().unwrap());
+    }
+}
