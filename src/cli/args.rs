@@ -120,6 +120,12 @@ pub enum Command {
     #[command(after_help = "Examples: mementofs branch try-2\n          mementofs branch fix --at @~3\n          \
                             mementofs branch --rename old new\n          mementofs branch --delete try-2")]
     Branch(BranchArgs),
+    /// Brings the work of another branch into this one.
+    ///
+    /// What both changed since they parted is merged: texts by line, with conflict markers as git writes them; renames are
+    /// followed. For what cannot be merged ours stays. A checkpoint is taken before and after; `undo` takes the merge back.
+    #[command(after_help = "Examples: mementofs merge try-2 --dry-run\n          mementofs merge try-2 --theirs")]
+    Merge(MergeArgs),
     /// Takes a directory of this machine into the workspace.
     #[command(after_help = "Example: mementofs import ~/old-project --store ~/.stores/project")]
     Import {
@@ -148,6 +154,12 @@ pub enum Command {
         #[command(flatten)]
         place: PlaceArgs,
     },
+    /// Writes what changed into an ordinary directory, such as the one that was imported.
+    ///
+    /// A file that changed there meanwhile stops it before anything is written; each file is replaced in one step; an apply
+    /// that was interrupted goes on when it is run again.
+    #[command(after_help = "Examples: mementofs apply ~/project --dry-run\n          mementofs apply ~/project --since start")]
+    Apply(ApplyArgs),
     /// Reclaims space that nothing names any more.
     #[command(after_help = "Example: mementofs gc --keep-last 20 --keep-daily 7 --dry-run")]
     Gc(GcArgs),
@@ -170,14 +182,13 @@ pub enum Command {
     /// Says whether this machine can mount, which way, and if not why.
     Doctor,
     /// Mounts, runs a command inside, checkpoints before and after, and says what changed.
-    #[command(after_help = "Example: mementofs run ~/.stores/try -- sh -c 'git init && make'")]
-    Run {
-        /// The store; made if there is none.
-        store: PathBuf,
-        /// The command and its arguments.
-        #[arg(last = true, required = true, value_name = "COMMAND")]
-        command: Vec<OsString>,
-    },
+    ///
+    /// With --branch or --at the command has mounts of its own, in which the branch appears where the store is mounted, or at
+    /// PATH: absolute paths into the workspace work in every branch, and several run at once. Its exit code is ours, and is
+    /// kept with the checkpoint that is taken after it.
+    #[command(after_help = "Examples: mementofs run ~/.stores/try -- sh -c 'git init && make'\n          \
+                            mementofs run ~/.stores/try --branch try-2 -- make test")]
+    Run(RunArgs),
     /// Writes man pages or shell completions.
     #[command(hide = true)]
     Generate {
@@ -272,6 +283,48 @@ pub struct CheckpointArgs {
     pub place: PlaceArgs,
 }
 
+/// Arguments of `merge`.
+#[derive(Debug, Args)]
+pub struct MergeArgs {
+    /// The other branch.
+    #[arg(value_name = "BRANCH", required_unless_present = "reference", conflicts_with = "reference")]
+    pub other: Option<String>,
+    /// Merges a checkpoint instead of a branch.
+    #[arg(long = "ref", value_name = "REF")]
+    pub reference: Option<String>,
+    /// Takes our side of every conflict.
+    #[arg(long, group = "policy")]
+    pub ours: bool,
+    /// Takes their side of every conflict.
+    #[arg(long, group = "policy")]
+    pub theirs: bool,
+    /// Changes nothing if there is a conflict.
+    #[arg(long, group = "policy")]
+    pub fail: bool,
+    /// Only says what would change, and which conflicts there are.
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub place: PlaceArgs,
+}
+
+/// Arguments of `apply`.
+#[derive(Debug, Args)]
+pub struct ApplyArgs {
+    /// The directory.
+    pub directory: PathBuf,
+    /// The checkpoint that the directory holds; when left out, the one that was imported from it or last applied to it.
+    #[arg(long, value_name = "REF")]
+    pub since: Option<String>,
+    /// Only says what would be done.
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub place: PlaceArgs,
+}
+
 /// Arguments of `restore`.
 #[derive(Debug, Args)]
 pub struct RestoreArgs {
@@ -290,6 +343,22 @@ pub struct RestoreArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub place: PlaceArgs,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The store; made if there is none.
+    pub store: PathBuf,
+    /// Runs the command in this branch, which is forked from what is mounted if there is none of that name.
+    #[arg(long, value_name = "NAME")]
+    pub branch: Option<String>,
+    /// Where the command sees the branch; by default where the store is mounted.
+    #[arg(long, value_name = "PATH")]
+    pub at: Option<PathBuf>,
+    /// The command and its arguments.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
 }
 
 /// Arguments of `gc`.

@@ -3,7 +3,7 @@
 use super::args::{BranchPlaceArgs, CheckpointArgs, Cli, Command, GcArgs, PlaceArgs, RestoreArgs};
 use super::client::{Client, Place};
 use super::error::CliError;
-use super::{DONE, FAILED, branch, diff, doctor, export, generate, import, mount, progress, report, run};
+use super::{DONE, FAILED, apply, branch, diff, doctor, export, generate, import, merge, mount, progress, report, run};
 use serde_json::{Map, Value, json};
 
 impl From<PlaceArgs> for Place {
@@ -53,6 +53,7 @@ pub fn dispatch(cli: Cli) -> Result<i32, CliError> {
             show(&reply, json, report::show)
         }
         Command::Branch(args) => branch::branch(args, json),
+        Command::Merge(args) => merge::merge(args, json),
         Command::Import { directory, into, message, place } => {
             import::import(&directory, into.as_deref(), message.as_deref(), &place.into(), json)
         }
@@ -62,6 +63,7 @@ pub fn dispatch(cli: Cli) -> Result<i32, CliError> {
             workplace.map_or(Ok(()), run::Workplace::close)?;
             done
         }
+        Command::Apply(args) => apply::apply(&args, json),
         Command::Gc(args) => gc(args, json),
         Command::Fsck { store, read_data, repair } => super::fsck::fsck(&store, read_data, repair, json),
         Command::Stats { place } => {
@@ -73,7 +75,7 @@ pub fn dispatch(cli: Cli) -> Result<i32, CliError> {
             let code = if found["can_mount"] == true { DONE } else { FAILED };
             show(&found, json, report::pairs).map(|_| code)
         }
-        Command::Run { store, command } => run::run(&store, &command, json),
+        Command::Run(args) => run::run(&args, json),
         Command::Generate { what, directory } => generate::generate(what, &directory).map(|()| DONE),
     }
 }

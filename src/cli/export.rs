@@ -106,7 +106,7 @@ fn export_one(from: &Path, to: &Path, metadata: &Metadata, bar: &ProgressBar) ->
 }
 
 /// Copies the bytes of a file; holes stay holes.
-fn copy(from: &Path, to: &Path, size_bytes: u64) -> io::Result<()> {
+pub(super) fn copy(from: &Path, to: &Path, size_bytes: u64) -> io::Result<()> {
     let (source, target) = (File::open(from)?, File::create_new(to)?);
     target.set_len(size_bytes)?;
     let mut buffer = vec![0; COPY_BYTES];

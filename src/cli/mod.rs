@@ -1,5 +1,6 @@
 //! The command line: arguments, messages, exit codes, signals, lifetimes.
 
+mod apply;
 mod args;
 mod branch;
 mod client;
@@ -11,6 +12,7 @@ mod export;
 mod fsck;
 mod generate;
 mod import;
+mod merge;
 mod mount;
 mod progress;
 mod report;

@@ -83,6 +83,15 @@ pub enum Command {
         /// What people read in the log.
         message: String,
     },
+    /// Tie ids of other systems to a checkpoint.
+    Link {
+        /// Which checkpoint.
+        reference: String,
+        /// The ids.
+        links: Vec<ExternalLink>,
+    },
+    /// Bring the work of another branch, or of a checkpoint, into this one.
+    Merge(MergeCommand),
     /// Say how large things are.
     Stats,
     /// List the branches.
@@ -115,6 +124,38 @@ pub enum Command {
     },
     /// Mount a branch at a further place.
     Mount(MountWish),
+}
+
+/// What is to be merged, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MergeCommand {
+    /// The other branch.
+    pub branch: Option<String>,
+    /// A checkpoint instead of a branch.
+    #[serde(rename = "ref")]
+    pub reference: Option<String>,
+    /// What becomes of conflicts.
+    #[serde(default)]
+    pub policy: ConflictPolicy,
+    /// Only says what would change.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What becomes of what both sides changed differently.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConflictPolicy {
+    /// Texts get both versions between markers; for anything else ours stays.
+    #[default]
+    Markers,
+    /// Ours.
+    Ours,
+    /// Theirs.
+    Theirs,
+    /// The merge is refused.
+    Fail,
 }
 
 /// How space is to be reclaimed.
@@ -179,6 +220,14 @@ struct NameJson {
     #[serde(rename = "ref")]
     reference: String,
     name: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LinkJson {
+    #[serde(rename = "ref")]
+    reference: String,
+    links: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -299,6 +348,11 @@ pub fn parse_request(bytes: &[u8]) -> Result<Command, CommandError> {
         "show" => from_value(rest).map(|ReferenceJson { reference }| Command::Show { reference }),
         "name" => from_value(rest).map(|NameJson { reference, name }| Command::Name { reference, name }),
         "delete" => from_value(rest).map(|ReferenceJson { reference }| Command::Delete { reference }),
+        "link" => {
+            let LinkJson { reference, links } = from_value(rest)?;
+            Ok(Command::Link { reference, links: links_of(links) })
+        }
+        "merge" => from_value(rest).map(Command::Merge),
         "fork" => from_value(rest).map(|ForkJson { name, at }| Command::Fork { name, at }),
         "rename_branch" => from_value(rest).map(|RenameBranchJson { branch, name }| Command::RenameBranch { branch, name }),
         "delete_branch" => from_value(rest).map(|BranchJson { branch }| Command::DeleteBranch { branch }),
@@ -314,15 +368,18 @@ pub fn parse_request(bytes: &[u8]) -> Result<Command, CommandError> {
 }
 
 fn checkpoint_of(json: CheckpointJson) -> Result<Command, CommandError> {
-    let links = json.links.into_iter().map(|(system, external_id)| ExternalLink { system, external_id }).collect();
     Ok(Command::Checkpoint {
         message: json.message,
         name: json.name,
-        links,
+        links: links_of(json.links),
         metadata: serde_json::Value::Object(json.meta).to_string(),
         allow_empty: json.allow_empty,
         expect: json.expect,
     })
+}
+
+fn links_of(links: BTreeMap<String, String>) -> Vec<ExternalLink> {
+    links.into_iter().map(|(system, external_id)| ExternalLink { system, external_id }).collect()
 }
 
 fn restore_of(json: RestoreJson) -> Result<Command, CommandError> {

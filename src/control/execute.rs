@@ -3,6 +3,7 @@
 use super::branching;
 use super::command::{Command, GcCommand};
 use super::error::CommandError;
+use super::link::{DIRECTORY_SYSTEM, directory_id};
 use super::text::{change_word, iso_time, quoted_path};
 use crate::history::CommitRow;
 use crate::object::{Author, CommitKind, ExternalLink, Name, ObjectId};
@@ -127,6 +128,8 @@ pub fn execute(branches: &Branches, workspace: &Workspace, command: &Command, au
             let json = json!({ "mounted": wish.path, "branch": wish.branch });
             Ok(Reply { json, stale: Vec::new(), mount: Some(wish.clone()) })
         }
+        Command::Link { reference, links } => super::link::link(workspace, reference, links, author),
+        Command::Merge(command) => super::merge::merge(branches, workspace, command, author),
         Command::Stats => Ok(stats_json(workspace)?.into()),
     }
 }
@@ -141,7 +144,13 @@ pub fn import_into(
     progress: &ImportProgress,
 ) -> Result<Reply, CommandError> {
     let imported = workspace.import(from, into, author, progress)?;
-    let done = workspace.checkpoint(&CheckpointRequest::new(message, author.clone()))?;
+    let mut request = CheckpointRequest::new(message, author.clone());
+    if into.is_empty() {
+        // The checkpoint is what the directory holds: what changes from here on can be applied to it.
+        let id = from.canonicalize().ok().and_then(|from| directory_id(&from));
+        request.links.extend(id.map(|external_id| ExternalLink { system: DIRECTORY_SYSTEM.to_owned(), external_id }));
+    }
+    let done = workspace.checkpoint(&request)?;
     let trouble = |(path, why): &(std::path::PathBuf, String)| json!({ "path": path.to_string_lossy(), "why": why });
     let json = json!({
         "id": done.id.to_hex(),

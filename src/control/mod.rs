@@ -12,14 +12,17 @@ mod directory;
 mod error;
 mod escape;
 mod execute;
+mod link;
+mod merge;
 mod node;
 mod requests;
 mod sealed;
 mod text;
 
 pub use actions::{Effects, FurtherMount};
-pub use command::{Command, GcCommand, parse_checkpoint, parse_gc, parse_request, parse_restore};
+pub use command::{Command, ConflictPolicy, GcCommand, MergeCommand, parse_checkpoint, parse_gc, parse_request, parse_restore};
 pub use directory::{ControlDirectory, ControlListed, Found};
 pub use error::CommandError;
 pub use execute::{Caller, MountWish, Reply, execute, import_into};
+pub use link::{DIRECTORY_SYSTEM, directory_id};
 pub use text::{change_line, changes_text, log_line, quoted_path, unquoted_path};

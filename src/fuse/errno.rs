@@ -26,6 +26,7 @@ pub fn errno_of(err: &WorkspaceError) -> Errno {
         WorkspaceError::Unsupported => Errno::EOPNOTSUPP,
         WorkspaceError::Ambiguous(_) => Errno::from_i32(libc::ENOTUNIQ),
         WorkspaceError::Stale(_) => Errno::ESTALE,
+        WorkspaceError::Conflict(_) => Errno::from_i32(libc::ECANCELED),
         WorkspaceError::Busy(_) => Errno::EBUSY,
         WorkspaceError::ReadOnly => Errno::EROFS,
         WorkspaceError::NoSuchOffset => Errno::ENXIO,

@@ -81,6 +81,8 @@ pub struct NewCommit<'a> {
     pub state: BranchState,
     /// The sealed state before.
     pub before_root: ObjectId,
+    /// What the merge was that made it, if one did: the operation that an undo takes back.
+    pub merge: Option<&'a serde_json::Value>,
 }
 
 /// Bytes that are text where they are UTF-8, so that people can read them in queries.
@@ -228,9 +230,10 @@ impl History {
             move_branch(transaction, new.branch_id, &new.state)?;
             let before = (commit.parent, Some(new.before_root));
             let after = (Some(new.id), Some(commit.root));
-            let operation =
-                NewOperation { kind: "checkpoint", branch: Some((new.branch_id, &commit.branch)), before, after, detail: None };
-            insert_operation(transaction, &operation, &commit.author, commit.time)?;
+            let kind = if new.merge.is_some() { "merge" } else { "checkpoint" };
+            let branch = Some((new.branch_id, commit.branch.as_str()));
+            let operation = NewOperation { kind, branch, before, after, detail: new.merge };
+            let seq = insert_operation(transaction, &operation, &commit.author, commit.time)?;
             let payload = json!({
                 "commit": new.id.to_hex(),
                 "parent": commit.parent.map(|id| id.to_hex()),
@@ -243,7 +246,15 @@ impl History {
                 "files_changed": new.mementos.len(),
                 "bytes_changed": new.bytes_changed,
             });
-            insert_event(transaction, "checkpoint.created", &payload, &format!("commit:{}", new.id), commit.time)
+            insert_event(transaction, "checkpoint.created", &payload, &format!("commit:{}", new.id), commit.time)?;
+            let Some(detail) = new.merge else { return Ok(()) };
+            let payload = json!({
+                "branch": commit.branch,
+                "before": { "commit": commit.parent.map(|id| id.to_hex()), "root": new.before_root.to_hex() },
+                "after": { "commit": new.id.to_hex(), "root": commit.root.to_hex() },
+                "detail": detail,
+            });
+            insert_event(transaction, "merge.done", &payload, &format!("operation:{seq}"), commit.time)
         })
     }
 

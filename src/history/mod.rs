@@ -3,6 +3,7 @@
 //!
 //! Writers take one connection, readers another, so that nobody who reads waits for a sync; scans of tables take a third.
 
+mod ancestry;
 mod branches;
 mod check;
 mod checkpointer;
@@ -18,6 +19,7 @@ mod resolve;
 mod retention;
 mod schema;
 
+pub use ancestry::MERGED_KEY;
 pub use branches::{BranchRow, BranchState, Fork};
 pub use commits::{CommitRow, Memento, NewCommit};
 pub use error::HistoryError;

@@ -66,6 +66,7 @@ impl Fixture {
             .collect();
         let id = commit.id();
         let new = NewCommit {
+            merge: None,
             id,
             commit: &commit,
             name,

@@ -27,6 +27,8 @@ pub struct CommitRequest<'a> {
     pub before_root: ObjectId,
     /// The first journal segment to replay over the commit.
     pub journal_seq: u64,
+    /// What the merge was that made it, if one did.
+    pub merge: Option<&'a Value>,
 }
 
 impl Repository {
@@ -110,6 +112,7 @@ impl Repository {
             branch_id: request.branch_id,
             state: BranchState { head: Some(id), live_root: commit.root, journal_seq: request.journal_seq },
             before_root: request.before_root,
+            merge: request.merge,
         })?;
         self.forget_pending(&objects);
         Ok(id)

@@ -33,3 +33,10 @@ pub fn set_times(path: &Path, accessed: (i64, i64), modified: (i64, i64)) -> io:
 pub fn device_numbers(device: u64) -> (u32, u32) {
     (libc::major(device), libc::minor(device))
 }
+
+/// Says whether this process may change what is in a directory (faccessat(2), with the effective ids).
+pub fn may_write(directory: &Path) -> bool {
+    let Ok(text) = text_of(directory) else { return false };
+    // SAFETY: `text` is a NUL-terminated string for the duration of the call.
+    unsafe { libc::faccessat(libc::AT_FDCWD, text.as_ptr(), libc::W_OK | libc::X_OK, libc::AT_EACCESS) == 0 }
+}

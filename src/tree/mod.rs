@@ -30,6 +30,8 @@ mod report;
 mod graft;
 mod relabel;
 
+mod merge;
+
 #[cfg(test)]
 mod testing;
 
@@ -40,6 +42,10 @@ pub use diff::{ItemChange, diff};
 pub use error::TreeError;
 pub use graft::graft;
 pub use listing::{Listing, count, list, lookup};
+pub use merge::{
+    ConflictKind, ContentMerger, Favour, MergeConflict, MergePolicy, MergeRules, MergedContent, MergedState, MergedText, is_text,
+    merge, merge_text,
+};
 pub use nodes::{MemoryNodes, NodeSink, NodeSource};
 pub use report::report;
 pub use state::{DirectoryChange, LinkChange, StateDiff, diff_states, find, find_item, link_entry};

@@ -59,6 +59,11 @@ impl TestState {
         Self { keeps_links, ..self }
     }
 
+    /// Takes identities that no other state of the test takes, as two branches do.
+    pub fn apart(self, first: u64) -> Self {
+        Self { last_identity: first, ..self }
+    }
+
     fn tick(&mut self) -> Timestamp {
         self.clock += 1;
         Timestamp { secs: self.clock, nanos: 0 }

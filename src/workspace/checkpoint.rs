@@ -157,6 +157,7 @@ impl Workspace {
             changes,
             before_root: head.live_root,
             journal_seq,
+            merge: None,
         })?;
         Ok((Checkpoint { id, created: true, files_changed: changes.len() as u64 }, journal_seq))
     }

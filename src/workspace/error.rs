@@ -37,6 +37,8 @@ pub enum WorkspaceError {
     Ambiguous(String),
     /// The checkpoint expected by the caller is not the newest any more.
     Stale(String),
+    /// Both sides of a merge changed the same, and the caller does not want that.
+    Conflict(String),
     /// Somebody else is at it.
     Busy(String),
     /// The workspace only reads: a failure made it stop changing things.
@@ -96,7 +98,7 @@ impl fmt::Display for WorkspaceError {
             Self::Unsupported => f.write_str("not supported"),
             Self::Ambiguous(prefix) => write!(f, "{prefix} names more than one checkpoint"),
             Self::Stale(what) => f.write_str(what),
-            Self::Busy(what) => f.write_str(what),
+            Self::Conflict(what) | Self::Busy(what) => f.write_str(what),
             Self::ReadOnly => f.write_str("the workspace is read-only after a failure; see the log, then mount again"),
             Self::NoSuchOffset => f.write_str("no data or hole behind the offset"),
             Self::Io { what, source } => write!(f, "{what}: {source}"),

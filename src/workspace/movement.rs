@@ -14,7 +14,7 @@ use crate::repository::Repository;
 use crate::tree::{self, NodeSource, PathChange, StateDiff};
 
 /// How often a movement seals again because writers were faster, before it holds them up.
-const CHASES_MAX: usize = 4;
+pub(super) const CHASES_MAX: usize = 4;
 
 /// Where a branch is to go.
 pub(super) struct Target {

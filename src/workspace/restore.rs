@@ -78,7 +78,7 @@ impl Workspace {
 
     /// Says what [`Self::undo`] would take back.
     pub fn plan_undo(&self) -> Result<UndoPlan, WorkspaceError> {
-        let nothing = || WorkspaceError::NotFound("a restore to undo".into());
+        let nothing = || WorkspaceError::NotFound("a restore or merge to undo".into());
         let from = self.repository.history().last_movement(self.branch_id)?.ok_or_else(nothing)?;
         let branch = match from.operation.as_str() {
             "branch.delete" => Some((from.detail["branch_id"].as_i64().unwrap_or_default(), BranchUndo::Revive)),

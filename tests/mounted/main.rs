@@ -1,13 +1,16 @@
 //! Tests of the built program through real mounts. Each makes its own store and mount and takes both away again.
 
+mod apply;
 mod branches;
 mod checkpoint;
 mod cli;
 mod control;
 mod durability;
+mod environments;
 mod files;
 mod fsck;
 mod links;
+mod merge;
 mod mount;
 mod restore;
 mod security;
