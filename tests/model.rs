@@ -5,7 +5,7 @@
 use mementofs::object::{Author, EntryKind, Name, ObjectId};
 use mementofs::repository::{GcRules, Repository};
 use mementofs::workspace::{
-    AttributeChange, CheckpointRequest, Ino, NewNode, ROOT, RangeChange, RenameMode, Workspace, XattrMode,
+    AttributeChange, CheckpointRequest, Ino, NewNode, ROOT, RangeChange, RangeOptions, RenameMode, Workspace, XattrMode,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -261,7 +261,16 @@ impl Pair {
                 let end = (*offset as usize + *len as usize).min(bytes.len());
                 bytes[start..end].fill(0);
                 let (offset, len) = (u64::from(*offset), u64::from(*len));
-                self.real.workspace().change_range(self.real.ino(&path), offset, len, RangeChange::Punch, true).unwrap();
+                self.real
+                    .workspace()
+                    .change_range(
+                        self.real.ino(&path),
+                        offset,
+                        len,
+                        RangeChange::Punch,
+                        RangeOptions { keep_size: true, strip_privileges: false },
+                    )
+                    .unwrap();
             }
             Step::Rename(at, to, name) => self.rename(*at, *to, *name),
             Step::Link(at, to, name) => {

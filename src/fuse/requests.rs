@@ -10,11 +10,11 @@ use super::translate::{
 };
 use crate::control::ControlDirectory;
 use crate::object::EntryKind;
-use crate::workspace::NewNode;
+use crate::workspace::{NewNode, RangeOptions};
 use fuser::{
-    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags,
-    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen,
-    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags,
+    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
+    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -120,8 +120,13 @@ impl Filesystem for MementoFilesystem {
                 let result = guarded("setattr", || {
                     // chown(2) and truncate(2) by others end the privileges of a program; the kernel leaves that to us.
                     let unprivileged_truncate = size.is_some() && request.uid() != 0;
-                    if change.mode.is_none() && (uid.is_some() || gid.is_some() || unprivileged_truncate) {
+                    let privileges_end = uid.is_some() || gid.is_some() || unprivileged_truncate || change.is_empty();
+                    if change.mode.is_none() && privileges_end {
                         let now = self.workspace.attributes(ino).map_err(refused("setattr", ino))?;
+                        // Nothing is asked for by chown(-1, -1) and before fallocate(2), by anybody.
+                        if change.is_empty() && request.uid() != 0 && request.uid() != now.uid {
+                            return Ok(now);
+                        }
                         let kept = stripped(now.mode);
                         if now.kind != EntryKind::Directory && kept != now.mode {
                             change.mode = Some(kept);
@@ -398,13 +403,14 @@ impl Filesystem for MementoFilesystem {
         reply::xattr(reply, size, value);
     }
 
-    fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         let names = guarded("listxattr", || {
             let names = match node_of(ino)? {
                 Node::Branch(ino) => self.workspace.xattrs(ino).map_err(refused("listxattr", ino))?,
                 Node::Control(ino) => self.control.xattrs(ino).map_err(denied)?,
             };
-            Ok(names.iter().flat_map(|name| name.iter().copied().chain([0])).collect::<Box<[u8]>>())
+            let shown = names.iter().filter(|name| request.uid() == 0 || !name.starts_with(b"trusted.")); // xattr(7)
+            Ok(shown.flat_map(|name| name.iter().copied().chain([0])).collect::<Box<[u8]>>())
         });
         reply::xattr(reply, size, names);
     }
@@ -440,7 +446,7 @@ impl Filesystem for MementoFilesystem {
 
     fn fallocate(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -451,9 +457,24 @@ impl Filesystem for MementoFilesystem {
         let result = guarded("fallocate", || {
             let (change, keep_size) = range_change(mode)?;
             let ino = branch_ino(ino)?;
-            self.workspace.change_range(ino, offset, length, change, keep_size).map_err(refused("fallocate", ino))
+            let options = RangeOptions { keep_size, strip_privileges: request.uid() != 0 };
+            self.workspace.change_range(ino, offset, length, change, options).map_err(refused("fallocate", ino))
         });
         reply::empty(reply, result);
+    }
+
+    fn ioctl(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _flags: IoctlFlags,
+        _command: u32,
+        _data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(Errno::ENOTTY); // Programs ask each file whether it is a terminal.
     }
 
     fn lseek(&self, _request: &Request, ino: INodeNo, _fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {

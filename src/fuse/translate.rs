@@ -9,6 +9,7 @@ use fuser::{Errno, INodeNo, RenameFlags, Request, TimeOrNow};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::SystemTime;
 
 const SETUID: u32 = 0o4000;
 const SETGID: u32 = 0o2000;
@@ -76,7 +77,7 @@ pub(super) fn attribute_change(
 ) -> AttributeChange {
     let now = Timestamp::now();
     let time = |time| match time {
-        TimeOrNow::SpecificTime(time) => Timestamp::from(time),
+        TimeOrNow::SpecificTime(time) => sent_time(time),
         TimeOrNow::Now => now,
     };
     AttributeChange {
@@ -86,6 +87,17 @@ pub(super) fn attribute_change(
         size_bytes: size,
         atime: atime.map(time),
         mtime: mtime.map(time),
+    }
+}
+
+/// Returns the time that the kernel sent. fuser 0.18 subtracts the nanoseconds of times before 1970 where the kernel adds them.
+fn sent_time(decoded: SystemTime) -> Timestamp {
+    match decoded.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(_) => Timestamp::from(decoded),
+        Err(before) => {
+            let before = before.duration();
+            Timestamp { secs: 0i64.saturating_sub_unsigned(before.as_secs()), nanos: before.subsec_nanos() }
+        }
     }
 }
 
@@ -125,7 +137,14 @@ pub(super) fn range_change(mode: i32) -> Result<(RangeChange, bool), Errno> {
     Ok((change, mode & libc::FALLOC_FL_KEEP_SIZE != 0))
 }
 
+/// Refuses the names of extended attributes that ext4 refuses.
+///
 /// ACLs would have to be enforced by the kernel, which needs more than it offers without privileges.
 pub(super) fn check_xattr_name(name: &OsStr) -> Result<(), Errno> {
-    if name.as_bytes().starts_with(b"system.posix_acl_") { Err(Errno::EOPNOTSUPP) } else { Ok(()) }
+    let known = [&b"user."[..], b"trusted.", b"security."];
+    match known.iter().find_map(|prefix| name.as_bytes().strip_prefix(*prefix)) {
+        Some([]) => Err(Errno::EINVAL),
+        Some(_) => Ok(()),
+        None => Err(Errno::EOPNOTSUPP),
+    }
 }

@@ -5,7 +5,7 @@ use super::extents::Fill;
 use super::file::{BLOCK_BYTES, Base, FileBody, Layered, SMALL_BYTES_MAX};
 use super::inode::{Body, Directory, Ino, Inode, ROOT};
 use super::live::LiveTree;
-use super::operation::{AttributeChange, NewNode, Operation, RangeChange};
+use super::operation::{AttributeChange, NewNode, Operation, RangeChange, RangeOptions};
 use super::staging::StagingDir;
 use crate::object::{EntryKind, Name, Timestamp};
 use std::collections::BTreeMap;
@@ -49,8 +49,8 @@ impl LiveTree {
             Operation::WriteStaged { offset, len, strip_privileges, time, .. } => {
                 self.apply_write_staged(first, *offset..*offset + *len, *strip_privileges, *time)
             }
-            Operation::ChangeRange { offset, len, change, keep_size, time, .. } => {
-                self.apply_range(first, *offset..*offset + *len, *change, *keep_size, *time)
+            Operation::ChangeRange { offset, len, change, options, time, .. } => {
+                self.apply_range(first, *offset..*offset + *len, *change, *options, *time)
             }
         }
     }
@@ -296,8 +296,7 @@ impl LiveTree {
         time: Timestamp,
     ) -> Result<(), WorkspaceError> {
         let layered = self.layered_mut(ino)?;
-        layered.size_bytes = layered.size_bytes.max(range.end);
-        layered.extents.set(range, Fill::Data);
+        layered.written(range);
         self.touch_file(ino, strip_privileges, time)
     }
 
@@ -351,20 +350,23 @@ impl LiveTree {
         ino: Ino,
         range: Range<u64>,
         change: RangeChange,
-        keep_size: bool,
+        options: RangeOptions,
         time: Timestamp,
     ) -> Result<(), WorkspaceError> {
+        let size_bytes = self.inode(ino)?.file().map_or(0, FileBody::size_bytes);
+        let end = if options.keep_size { range.end.min(size_bytes) } else { range.end };
+        if range.start >= end {
+            return self.touch_file(ino, options.strip_privileges, time); // Space beyond the end is not kept, but times move.
+        }
         self.open_layer(ino)?;
         let layered = self.layered_mut(ino)?;
-        let end = if keep_size { range.end.min(layered.size_bytes) } else { range.end };
         layered.size_bytes = layered.size_bytes.max(end);
-        let range = range.start.min(end)..end;
         match change {
-            RangeChange::Punch => layered.extents.set(range, Fill::Hole),
-            RangeChange::Zero => layered.extents.set(range, Fill::Zero),
-            RangeChange::Allocate => layered.allocate(range),
+            RangeChange::Punch => layered.punch(range),
+            RangeChange::Zero => layered.extents.set(range.start..end, Fill::Zero),
+            RangeChange::Allocate => layered.allocate(range.start..end),
         }
-        self.touch_file(ino, false, time)
+        self.touch_file(ino, options.strip_privileges, time)
     }
 }
 

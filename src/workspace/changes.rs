@@ -5,7 +5,7 @@ use super::file::{BLOCK_BYTES, FileBody};
 use super::inode::{Attributes, Body, Ino, Inode, ROOT};
 use super::journal::Journal;
 use super::live::LiveTree;
-use super::operation::{AttributeChange, NewNode, Operation, RangeChange};
+use super::operation::{AttributeChange, NewNode, Operation, RangeChange, RangeOptions};
 use super::staging::StagingDir;
 use crate::object::{EntryKind, Name, Timestamp};
 use std::sync::Arc;
@@ -262,6 +262,9 @@ impl Live {
             (XattrMode::Replace, None) => return Err(WorkspaceError::NoData("extended attribute")),
             _ => {}
         }
+        if old.is_some_and(|old| **old == *value) {
+            return Ok(()); // Not even ctime moves, as on ext4.
+        }
         let others: usize = xattrs.map_or(0, |all| {
             all.iter().filter(|(other, _)| ***other != *name).map(|(name, value)| name.len() + value.len()).sum()
         });
@@ -325,15 +328,15 @@ impl Live {
         offset: u64,
         len: u64,
         change: RangeChange,
-        keep_size: bool,
+        options: RangeOptions,
     ) -> Result<(), WorkspaceError> {
         let end = offset.checked_add(len).filter(|end| *end <= FILE_BYTES_MAX).ok_or(WorkspaceError::FileTooLarge)?;
-        let size_bytes = self.regular(ino)?.size_bytes();
-        if keep_size && offset >= size_bytes || end == offset {
+        self.regular(ino)?;
+        if end == offset {
             return Ok(());
         }
         let (identity, time) = (self.identity(ino)?, Timestamp::now());
-        self.perform(&Operation::ChangeRange { identity, offset, len, change, keep_size, time }, &[ino])
+        self.perform(&Operation::ChangeRange { identity, offset, len, change, options, time }, &[ino])
     }
 
     fn regular(&self, ino: Ino) -> Result<&FileBody, WorkspaceError> {

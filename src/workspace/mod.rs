@@ -31,7 +31,7 @@ pub use error::WorkspaceError;
 pub use import::{ImportProgress, Imported};
 pub use inode::{Attributes, Ino, ROOT};
 pub use listing::Listed;
-pub use operation::{AttributeChange, NewNode, RangeChange};
+pub use operation::{AttributeChange, NewNode, RangeChange, RangeOptions};
 pub use restore::{Restored, UndoPlan};
 pub use swap::Stale;
 
@@ -274,9 +274,9 @@ impl Workspace {
         offset: u64,
         len: u64,
         change: RangeChange,
-        keep_size: bool,
+        options: RangeOptions,
     ) -> Result<(), WorkspaceError> {
-        self.live_to_change().change_range(ino, offset, len, change, keep_size)
+        self.live_to_change().change_range(ino, offset, len, change, options)
     }
 
     /// Finds the next data (or hole) from `offset` on, in whole blocks.

@@ -47,6 +47,15 @@ pub enum RangeChange {
     Allocate,
 }
 
+/// What else a change of a range does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RangeOptions {
+    /// The file does not grow.
+    pub keep_size: bool,
+    /// Setuid, setgid and capabilities end: the caller has no right to them.
+    pub strip_privileges: bool,
+}
+
 /// One change of the live tree. Files are named by identity; every change carries its time, so that replaying gives the same tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
@@ -75,7 +84,7 @@ pub(crate) enum Operation {
     /// Data that was written into the file's staging file at the same offset.
     WriteStaged { identity: u64, offset: u64, len: u64, strip_privileges: bool, time: Timestamp },
     /// A range changes without data.
-    ChangeRange { identity: u64, offset: u64, len: u64, change: RangeChange, keep_size: bool, time: Timestamp },
+    ChangeRange { identity: u64, offset: u64, len: u64, change: RangeChange, options: RangeOptions, time: Timestamp },
 }
 
 impl Operation {
@@ -184,13 +193,13 @@ impl Operation {
                 w.u8(u8::from(*strip_privileges));
                 time.encode(w);
             }
-            Self::ChangeRange { identity, offset, len, change, keep_size, time } => {
+            Self::ChangeRange { identity, offset, len, change, options, time } => {
                 w.u8(13);
                 w.uint(*identity);
                 w.uint(*offset);
                 w.uint(*len);
                 w.u8(*change as u8);
-                w.u8(u8::from(*keep_size));
+                w.u8(u8::from(options.keep_size) | u8::from(options.strip_privileges) << 1);
                 time.encode(w);
             }
         }
@@ -263,8 +272,11 @@ impl Operation {
                     2 => RangeChange::Allocate,
                     _ => return Err(DecodeError::new("unknown range change")),
                 };
-                let keep_size = decode_bool(r)?;
-                Self::ChangeRange { identity, offset, len, change, keep_size, time: Timestamp::decode(r)? }
+                let options = match r.u8()? {
+                    bits @ 0..4 => RangeOptions { keep_size: bits & 1 != 0, strip_privileges: bits & 2 != 0 },
+                    _ => return Err(DecodeError::new("unknown option of a range")),
+                };
+                Self::ChangeRange { identity, offset, len, change, options, time: Timestamp::decode(r)? }
             }
             _ => return Err(DecodeError::new("unknown operation")),
         })
@@ -289,6 +301,11 @@ impl NewNode {
 }
 
 impl AttributeChange {
+    /// Says whether nothing changes but ctime.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
     fn encode(&self, w: &mut Writer) {
         let present = [
             self.mode.is_some(),
@@ -373,6 +390,7 @@ mod tests {
         let time = Timestamp { secs: -3, nanos: 7 };
         let node = NewNode { kind: EntryKind::Symlink, mode: 0o777, uid: 1, gid: 2, device: 0, target: (*b"x/y").into() };
         let change = AttributeChange { uid: Some(4), mtime: Some(time), size_bytes: Some(9), ..Default::default() };
+        let options = RangeOptions { keep_size: true, strip_privileges: true };
         vec![
             Operation::Bind { identity: 9, parent: 1, name: name.clone() },
             Operation::BindLink { identity: 12 },
@@ -387,7 +405,7 @@ mod tests {
             Operation::Write { identity: 4, offset: 77, data: (*b"data").into(), strip_privileges: true, time },
             Operation::Layer { identity: 4, staging: 8 },
             Operation::WriteStaged { identity: 4, offset: 1 << 50, len: 3, strip_privileges: false, time },
-            Operation::ChangeRange { identity: 4, offset: 0, len: 3, change: RangeChange::Allocate, keep_size: true, time },
+            Operation::ChangeRange { identity: 4, offset: 0, len: 3, change: RangeChange::Allocate, options, time },
         ]
     }
 

@@ -7,6 +7,7 @@ mod durability;
 mod files;
 mod links;
 mod mount;
+mod posix;
 mod restore;
 mod space;
 mod trouble;

@@ -1,0 +1,150 @@
+//! What ext4 does in the corners, and the mount too. Small Python programs ask, as any program would.
+
+use crate::mount::{TestMount, succeeded};
+use crate::trouble::is_root;
+use std::process::Command;
+
+/// What the small programs share.
+const PRELUDE: &str = r#"
+import ctypes, errno, os, stat, sys, time
+LIBC = ctypes.CDLL(None, use_errno=True)
+class Timespec(ctypes.Structure):
+    _fields_ = [('secs', ctypes.c_int64), ('nanos', ctypes.c_int64)]
+def checked(result):
+    if result < 0: raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result
+def utimens(path, atime, mtime):
+    checked(LIBC.utimensat(-100, os.fsencode(path), (Timespec * 2)(Timespec(*atime), Timespec(*mtime)), 0x100))
+def fallocate(fd, mode, offset, length):
+    checked(LIBC.fallocate(fd, mode, ctypes.c_int64(offset), ctypes.c_int64(length)))
+def renameat2(old, new, flags):
+    checked(LIBC.renameat2(-100, os.fsencode(old), -100, os.fsencode(new), flags))
+def refused(code, call, *arguments, **options):
+    try: call(*arguments, **options)
+    except OSError as err: assert err.errno == code, (errno.errorcode.get(err.errno), errno.errorcode[code])
+    else: raise AssertionError('not refused with ' + errno.errorcode[code])
+def become_stranger(): # Without rights of its own in the mount.
+    os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
+def put(path, data=b'', mode=0o644):
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, mode); os.write(fd, data); return fd
+"#;
+
+/// Runs a Python program at the top of the mount.
+fn python(mount: &TestMount, code: &str) -> String {
+    let output = Command::new("python3").args(["-c", &format!("{PRELUDE}{code}")]).current_dir(mount.top()).output().unwrap();
+    succeeded(code, output)
+}
+
+/// Runs a Python program as another user than the mount's.
+fn python_as_stranger(mount: &TestMount, code: &str) -> String {
+    python(mount, &format!("become_stranger()\n{code}"))
+}
+
+/// A mount that every user may enter; only root can make it.
+fn shared_mount() -> Option<TestMount> {
+    if !is_root() {
+        return None;
+    }
+    let mut mount = TestMount::unmounted();
+    mount.let_others_in();
+    mount.mount(&["-o", "allow_other"]);
+    Some(mount)
+}
+
+#[test]
+fn times_before_1970_and_after_2038_keep_their_nanoseconds() {
+    let mut mount = TestMount::new();
+    let times = "[(0, 0), (-1, 0), (-1, 500000007), (-2147483649, 999999999), (2147483653, 1), (8589934592, 999999999)]";
+    python(&mount, &format!("for at, t in enumerate({times}): os.close(put(str(at))); utimens(str(at), t, t)"));
+    let check = format!(
+        "for at, t in enumerate({times}): info = os.stat(str(at)); assert info.st_mtime_ns == info.st_atime_ns == t[0] * 10**9 + t[1], (t, info)"
+    );
+    python(&mount, &check);
+    mount.checkpoint("times");
+    mount.remount();
+    python(&mount, &check);
+}
+
+#[test]
+fn extended_attributes_are_named_and_limited_as_on_ext4() {
+    let mount = TestMount::new();
+    python(
+        &mount,
+        r#"
+os.close(put('f'))
+refused(errno.EINVAL, os.setxattr, 'f', 'user.', b'x')
+refused(errno.ENOTSUP, os.setxattr, 'f', 'other.name', b'x')
+refused(errno.ENOTSUP, os.getxattr, 'f', 'other.name')
+refused(errno.ENODATA, os.getxattr, 'f', 'user.none')
+refused(errno.ENODATA, os.setxattr, 'f', 'user.none', b'x', os.XATTR_REPLACE)
+refused(errno.ENODATA, os.removexattr, 'f', 'user.none')
+refused(errno.ERANGE, os.setxattr, 'f', 'user.' + 'n' * 251, b'x')
+os.setxattr('f', 'user.' + 'n' * 250, b'')
+os.setxattr('f', 'user.one', b'value', os.XATTR_CREATE)
+refused(errno.EEXIST, os.setxattr, 'f', 'user.one', b'x', os.XATTR_CREATE)
+refused(errno.E2BIG, os.setxattr, 'f', 'user.large', b'x' * 65537)
+os.setxattr('f', 'user.large', b'x' * 60000)
+refused(errno.ENOSPC, os.setxattr, 'f', 'user.more', b'x' * 10000)
+before = os.stat('f').st_ctime_ns
+os.setxattr('f', 'user.one', b'value')
+assert os.stat('f').st_ctime_ns == before, 'the same value is no change'
+os.setxattr('f', 'user.one', b'other')
+assert os.stat('f').st_ctime_ns > before
+os.symlink('f', 'l')
+refused(errno.EPERM, os.setxattr, 'l', 'user.one', b'x', follow_symlinks=False)
+"#,
+    );
+}
+
+#[test]
+fn trusted_attributes_are_for_root_alone() {
+    let Some(mount) = shared_mount() else { return };
+    python(&mount, "os.close(put('f')); os.setxattr('f', 'trusted.one', b'1'); assert os.listxattr('f') == ['trusted.one']");
+    python_as_stranger(&mount, "assert os.listxattr('f') == []; refused(errno.ENODATA, os.getxattr, 'f', 'trusted.one')");
+}
+
+#[test]
+fn fallocate_moves_times_and_ends_privileges() {
+    let mount = TestMount::new();
+    python(
+        &mount,
+        r#"
+fd = put('f', b'x' * 5000)
+for mode, offset in [(3, 100_000), (1, 100_000), (3, 0), (0, 0), (17, 0), (0, 4000), (1, 20_000)]:
+    before = os.fstat(fd)
+    fallocate(fd, mode, offset, 100)
+    after = os.fstat(fd)
+    assert after.st_mtime_ns > before.st_mtime_ns and after.st_ctime_ns > before.st_ctime_ns, (mode, offset)
+assert after.st_size == 5000
+refused(errno.ENOTSUP, fallocate, fd, 2, 0, 100) # PUNCH_HOLE needs KEEP_SIZE
+refused(errno.EFBIG, fallocate, fd, 0, 2**63 - 1, 1)
+refused(errno.EINVAL, fallocate, fd, 0, 0, 0)
+"#,
+    );
+    if let Some(mount) = shared_mount() {
+        python(&mount, "os.close(put('f', b'x' * 10, 0o666)); os.chmod('f', 0o6777)");
+        python_as_stranger(
+            &mount,
+            "fallocate(os.open('f', os.O_RDWR), 0, 0, 100); assert os.stat('f').st_mode & 0o7777 == 0o777",
+        );
+    }
+}
+
+#[test]
+fn a_chown_of_nothing_ends_privileges_but_not_for_strangers() {
+    let Some(mount) = shared_mount() else { return };
+    python(&mount, "os.close(put('f', b'x')); os.chmod('f', 0o6755)");
+    let stranger = "\
+try: os.chown('f', -1, -1)
+except PermissionError: pass
+assert os.stat('f').st_mode & 0o7777 == 0o6755";
+    python_as_stranger(&mount, stranger);
+    python(&mount, "os.chown('f', -1, -1); assert os.stat('f').st_mode & 0o7777 == 0o755");
+}
+
+#[test]
+fn a_terminal_is_asked_for_without_a_word_in_the_log() {
+    let mount = TestMount::new();
+    python(&mount, "fd = put('f'); assert not os.isatty(fd)");
+    assert!(!mount.log().contains("ioctl"), "{}", mount.log());
+}
