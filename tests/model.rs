@@ -172,7 +172,7 @@ impl Real {
     fn create(&self, path: &[u8], kind: EntryKind) {
         let (parent, name) = self.place(path);
         let node = NewNode { kind, mode: 0o755, uid: 1, gid: 2, device: 0, target: Box::default() };
-        self.workspace().create(parent, &name, node).unwrap();
+        self.workspace().create(parent, &name, node, 0).unwrap();
     }
 
     fn picture(&self) -> Picture {

@@ -12,6 +12,7 @@ import os
 import random
 import shutil
 import stat
+import struct
 import subprocess
 import sys
 import time
@@ -28,6 +29,7 @@ STARTED_NS = time.time_ns() - 60 * 10**9
 
 NAMES = [b"a", b"b", b"c", b"d", b"e", b"\xff\xfe odd\n", b"n" * 255]
 TIMES = [0, -1, -5 * 10**8 + 7, -(2**31) * 10**9, (2**31 + 5) * 10**9 + 1, 2**33 * 10**9 + 999_999_999, 1_234_567_890_123_456_789]
+ACLS = [b"system.posix_acl_access", b"system.posix_acl_default"]
 USERS = [(0, 0, []), (1000, 1000, [2000]), (2000, 2000, [])]
 
 
@@ -248,6 +250,14 @@ def draw_path(rng):
     return b"/".join(rng.choice(NAMES[:5] if rng.random() < 0.9 else NAMES) for _ in range(depth))
 
 
+def draw_acl(rng):
+    """An access control list in the form of its extended attribute, mostly a right one."""
+    tags = [(1, -1)] + [(2, 1000)] * rng.randrange(2) + [(4, -1)] + [(8, 2000)] * rng.randrange(2)
+    tags += [(16, -1)] * (len(tags) > 2 or rng.random() < 0.2) + [(32, -1)]
+    entries = b"".join(struct.pack("<HHi", tag, rng.randrange(8), who) for tag, who in tags)
+    return struct.pack("<I", 2) + entries[: len(entries) - (rng.random() < 0.05)]
+
+
 def draw_size(rng):
     kind = rng.random()
     if kind < 0.6:
@@ -314,7 +324,9 @@ def draw(rng):
         (("fchown", slot, *owner), 1),
         (("utimens", path, draw_time(rng), draw_time(rng), follow), 4),
         (("setxattr", path, xattr, noise(seed, rng.choice([0, 1, 20, 200])), rng.choice([0, 0, 1, 2]), follow), 4),
-        (("getxattr", path, xattr, follow), 1),
+        (("setxattr", path, rng.choice(ACLS), draw_acl(rng), 0, True), 3),
+        (("removexattr", path, rng.choice(ACLS), True), 1),
+        (("getxattr", path, rng.choice([xattr, *ACLS]), follow), 1),
         (("removexattr", path, xattr, follow), 2),
         (("listxattr", path), 1),
         (("access", path, rng.randrange(8)), 2),

@@ -3,10 +3,11 @@
 use super::notify::Invalidator;
 use super::number::NAMESPACE_TOP;
 use super::pool::Pool;
-use super::translate::{branch_ino, denied, guarded, name_of, refused};
+use super::translate::{SETGID, branch_ino, denied, guarded, name_of, refused, stripped};
 use crate::control::{CommandError, ControlDirectory};
-use crate::object::Name;
-use crate::workspace::{Attributes, Ino, NewNode, ROOT, Stale, Workspace};
+use crate::object::{EntryKind, Name};
+use crate::sys;
+use crate::workspace::{AttributeChange, Attributes, Ino, NewNode, ROOT, Stale, Workspace};
 use fuser::{Errno, INodeNo, Request};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -47,12 +48,49 @@ impl MementoFilesystem {
         name_of(name)
     }
 
-    pub(super) fn make(&self, request: &Request, parent: INodeNo, name: &OsStr, mut node: NewNode) -> Result<Attributes, Errno> {
+    pub(super) fn make(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mut node: NewNode,
+        umask: u32,
+    ) -> Result<Attributes, Errno> {
         let parent = branch_ino(parent)?;
         let name = self.new_name(parent, name)?;
         node.uid = request.uid();
         node.gid = request.gid();
-        self.workspace.create(parent, &name, node).map_err(refused("create", parent))
+        self.workspace.create(parent, &name, node, umask).map_err(refused("create", parent))
+    }
+
+    /// Changes attributes, and takes from a program the privileges that end thereby.
+    pub(super) fn set_attributes(&self, request: &Request, ino: Ino, mut change: AttributeChange) -> Result<Attributes, Errno> {
+        // chown(2) and truncate(2) by others end the privileges of a program; the kernel leaves that to us.
+        let owner = change.uid.is_some() || change.gid.is_some();
+        let unprivileged_truncate = change.size_bytes.is_some() && request.uid() != 0;
+        if change.mode.is_none() && (owner || unprivileged_truncate || change.is_empty()) {
+            let now = self.workspace.attributes(ino).map_err(refused("setattr", ino))?;
+            // Nothing is asked for by chown(-1, -1) and before fallocate(2), by anybody.
+            if change.is_empty() && request.uid() != 0 && request.uid() != now.uid {
+                return Ok(now);
+            }
+            let kept = stripped(now.mode);
+            if now.kind != EntryKind::Directory && kept != now.mode {
+                change.mode = Some(kept);
+            }
+        }
+        self.workspace.set_attributes(ino, change).map_err(refused("setattr", ino))
+    }
+
+    /// Takes setgid from a file that gets an ACL from somebody outside its group, as the kernel asks file systems to.
+    pub(super) fn end_setgid(&self, request: &Request, ino: Ino) -> Result<(), Errno> {
+        let now = self.workspace.attributes(ino).map_err(refused("setxattr", ino))?;
+        let member = || request.gid() == now.gid || sys::groups_of(request.pid()).contains(&now.gid);
+        if now.mode & SETGID == 0 || now.kind == EntryKind::Directory || request.uid() == 0 || member() {
+            return Ok(());
+        }
+        let change = AttributeChange { mode: Some(now.mode & !SETGID), ..Default::default() };
+        self.workspace.set_attributes(ino, change).map(drop).map_err(refused("setxattr", ino))
     }
 
     /// Seals in the background when the journal has grown long.

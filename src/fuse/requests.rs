@@ -6,11 +6,11 @@ use super::number::{NAMESPACE_CONTROL, NAMESPACE_TOP};
 use super::reply;
 use super::translate::{
     Node, attribute_change, branch_ino, caller, check_xattr_name, denied, guarded, name_of, node_of, range_change, refused,
-    rename_mode, stripped, xattr_mode,
+    rename_mode, xattr_mode,
 };
 use crate::control::ControlDirectory;
 use crate::object::EntryKind;
-use crate::workspace::{NewNode, RangeOptions};
+use crate::workspace::{ACL_ACCESS, NewNode, RangeOptions};
 use fuser::{
     BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags,
     RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
@@ -34,6 +34,8 @@ impl Filesystem for MementoFilesystem {
             InitFlags::FUSE_PARALLEL_DIROPS,
             InitFlags::FUSE_AUTO_INVAL_DATA,
             InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+            InitFlags::FUSE_POSIX_ACL,
+            InitFlags::FUSE_DONT_MASK, // A default ACL counts instead of the umask.
             InitFlags::FUSE_DO_READDIRPLUS,
             InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_MAX_PAGES,
@@ -111,29 +113,13 @@ impl Filesystem for MementoFilesystem {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let mut change = attribute_change(mode, uid, gid, size, atime, mtime);
+        let change = attribute_change(mode, uid, gid, size, atime, mtime);
         match node_of(ino) {
             Ok(Node::Control(ino)) => {
                 reply::control_attr(reply, self.control.set_attributes(ino, &change, &caller(request)));
             }
             Ok(Node::Branch(ino)) => {
-                let result = guarded("setattr", || {
-                    // chown(2) and truncate(2) by others end the privileges of a program; the kernel leaves that to us.
-                    let unprivileged_truncate = size.is_some() && request.uid() != 0;
-                    let privileges_end = uid.is_some() || gid.is_some() || unprivileged_truncate || change.is_empty();
-                    if change.mode.is_none() && privileges_end {
-                        let now = self.workspace.attributes(ino).map_err(refused("setattr", ino))?;
-                        // Nothing is asked for by chown(-1, -1) and before fallocate(2), by anybody.
-                        if change.is_empty() && request.uid() != 0 && request.uid() != now.uid {
-                            return Ok(now);
-                        }
-                        let kept = stripped(now.mode);
-                        if now.kind != EntryKind::Directory && kept != now.mode {
-                            change.mode = Some(kept);
-                        }
-                    }
-                    self.workspace.set_attributes(ino, change).map_err(refused("setattr", ino))
-                });
+                let result = guarded("setattr", || self.set_attributes(request, ino, change));
                 reply::attr(reply, result);
             }
             Err(errno) => reply.error(errno),
@@ -148,19 +134,19 @@ impl Filesystem for MementoFilesystem {
         reply::data(reply, target);
     }
 
-    fn mknod(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, rdev: u32, reply: ReplyEntry) {
+    fn mknod(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, rdev: u32, reply: ReplyEntry) {
         if let Ok(Node::Control(parent)) = node_of(parent) {
             return reply::control_entry(reply, self.control.create(parent, name.as_bytes(), &caller(request)));
         }
         let result = guarded("mknod", || {
             let kind = EntryKind::from_mode_bits(mode).ok_or(Errno::EINVAL)?;
             let node = NewNode { kind, mode: mode & 0o7777, uid: 0, gid: 0, device: rdev, target: Box::default() };
-            self.make(request, parent, name, node)
+            self.make(request, parent, name, node, umask)
         });
         reply::entry(reply, result);
     }
 
-    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
+    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         if let Ok(Node::Control(parent)) = node_of(parent) {
             let (control, who, name) = (self.control.clone(), caller(request), name.to_owned());
             return self.pool.run(move || {
@@ -168,7 +154,7 @@ impl Filesystem for MementoFilesystem {
             });
         }
         let node = NewNode { kind: EntryKind::Directory, mode: mode & 0o7777, uid: 0, gid: 0, device: 0, target: Box::default() };
-        reply::entry(reply, guarded("mkdir", || self.make(request, parent, name, node)));
+        reply::entry(reply, guarded("mkdir", || self.make(request, parent, name, node, umask)));
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -206,7 +192,7 @@ impl Filesystem for MementoFilesystem {
             device: 0,
             target: target.as_os_str().as_bytes().into(),
         };
-        reply::entry(reply, guarded("symlink", || self.make(request, parent, link_name, node)));
+        reply::entry(reply, guarded("symlink", || self.make(request, parent, link_name, node, 0)));
     }
 
     fn rename(
@@ -375,7 +361,7 @@ impl Filesystem for MementoFilesystem {
 
     fn setxattr(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -387,6 +373,9 @@ impl Filesystem for MementoFilesystem {
             let mode = xattr_mode(flags)?;
             let ino = branch_ino(ino)?;
             check_xattr_name(name)?;
+            if name.as_bytes() == ACL_ACCESS {
+                self.end_setgid(request, ino)?;
+            }
             self.workspace.set_xattr(ino, name.as_bytes(), value, mode).map_err(refused("setxattr", ino))
         });
         reply::empty(reply, result);
@@ -424,7 +413,7 @@ impl Filesystem for MementoFilesystem {
         reply::empty(reply, result);
     }
 
-    fn create(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, _flags: i32, reply: ReplyCreate) {
+    fn create(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, _flags: i32, reply: ReplyCreate) {
         let flags = FopenFlags::FOPEN_KEEP_CACHE;
         if let Ok(Node::Control(parent)) = node_of(parent) {
             return match self.control.create(parent, name.as_bytes(), &caller(request)) {
@@ -436,7 +425,7 @@ impl Filesystem for MementoFilesystem {
             };
         }
         let node = NewNode { kind: EntryKind::File, mode: mode & 0o7777, uid: 0, gid: 0, device: 0, target: Box::default() };
-        match guarded("create", || self.make(request, parent, name, node)) {
+        match guarded("create", || self.make(request, parent, name, node, umask)) {
             Ok(attributes) => {
                 reply.created(&reply::FOREVER, &file_attr(&attributes, NAMESPACE_TOP), reply::GENERATION, FileHandle(0), flags);
             }

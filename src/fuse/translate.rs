@@ -4,7 +4,7 @@ use super::errno::{errno_of, errno_of_command};
 use super::number::{NAMESPACE_CONTROL, NAMESPACE_TOP, NodeNumber};
 use crate::control::{Caller, CommandError};
 use crate::object::{Name, Timestamp};
-use crate::workspace::{AttributeChange, Ino, RangeChange, RenameMode, WorkspaceError, XattrMode};
+use crate::workspace::{ACL_ACCESS, ACL_DEFAULT, AttributeChange, Ino, RangeChange, RenameMode, WorkspaceError, XattrMode};
 use fuser::{Errno, INodeNo, RenameFlags, Request, TimeOrNow};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::SystemTime;
 
 const SETUID: u32 = 0o4000;
-const SETGID: u32 = 0o2000;
+pub(super) const SETGID: u32 = 0o2000;
 const GROUP_EXECUTE: u32 = 0o010;
 
 pub(super) enum Node {
@@ -138,9 +138,10 @@ pub(super) fn range_change(mode: i32) -> Result<(RangeChange, bool), Errno> {
 }
 
 /// Refuses the names of extended attributes that ext4 refuses.
-///
-/// ACLs would have to be enforced by the kernel, which needs more than it offers without privileges.
 pub(super) fn check_xattr_name(name: &OsStr) -> Result<(), Errno> {
+    if [ACL_ACCESS, ACL_DEFAULT].contains(&name.as_bytes()) {
+        return Ok(());
+    }
     let known = [&b"user."[..], b"trusted.", b"security."];
     match known.iter().find_map(|prefix| name.as_bytes().strip_prefix(*prefix)) {
         Some([]) => Err(Errno::EINVAL),

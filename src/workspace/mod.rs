@@ -5,6 +5,7 @@
 //! goes on, names them in one transaction (`checkpoint`) and marks the tree clean (`cut` again). A restore seals
 //! likewise, compares two sealed states and swaps what differs (`swap`).
 
+mod acl;
 mod apply;
 mod changes;
 mod checkpoint;
@@ -25,6 +26,7 @@ mod seal;
 mod staging;
 mod swap;
 
+pub use acl::{ACCESS as ACL_ACCESS, DEFAULT as ACL_DEFAULT};
 pub use changes::{FILE_BYTES_MAX, RenameMode, XattrMode};
 pub use checkpoint::{Checkpoint, CheckpointRequest};
 pub use error::WorkspaceError;
@@ -185,10 +187,10 @@ impl Workspace {
         reading::read(&self.repository, &body, offset..offset.saturating_add(len))
     }
 
-    /// Creates a file and adds a reference to it.
-    pub fn create(&self, parent: Ino, name: &Name, node: NewNode) -> Result<Attributes, WorkspaceError> {
+    /// Creates a file and adds a reference to it. The creator's `umask` counts unless the directory has a default ACL.
+    pub fn create(&self, parent: Ino, name: &Name, node: NewNode, umask: u32) -> Result<Attributes, WorkspaceError> {
         let mut live = self.live_to_change();
-        let ino = live.create(parent, name, node)?;
+        let ino = live.create(parent, name, node, umask)?;
         live.tree.remember(ino);
         Ok(live.tree.inode(ino)?.attributes(ino))
     }

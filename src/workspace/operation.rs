@@ -1,6 +1,6 @@
 //! One change of the live tree, as a value: it is journaled, then applied by one function, and replayed by the same.
 
-use crate::object::{DecodeError, EntryKind, Name, Reader, Timestamp, Writer};
+use crate::object::{DecodeError, EntryKind, Name, Reader, Timestamp, Writer, Xattrs, decode_xattrs, encode_xattrs};
 
 /// Which attributes a `SetAttributes` changes; absent ones stay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,7 +64,7 @@ pub(crate) enum Operation {
     /// Says that `identity` is described by the link table; changes nothing.
     BindLink { identity: u64 },
     /// A new file of any kind.
-    Create { parent: u64, name: Name, identity: u64, node: NewNode, time: Timestamp },
+    Create { parent: u64, name: Name, identity: u64, node: NewNode, xattrs: Xattrs, time: Timestamp },
     /// A further name of a file.
     Link { identity: u64, parent: u64, name: Name, time: Timestamp },
     /// A name goes; a directory under it is empty.
@@ -128,11 +128,14 @@ impl Operation {
                 w.u8(2);
                 w.uint(*identity);
             }
-            Self::Create { parent, name, identity, node, time } => {
-                w.u8(3);
+            Self::Create { parent, name, identity, node, xattrs, time } => {
+                w.u8(if xattrs.is_some() { 14 } else { 3 });
                 encode_place(*parent, name, w);
                 w.uint(*identity);
                 node.encode(w);
+                if let Some(xattrs) = xattrs {
+                    encode_xattrs(xattrs, w);
+                }
                 time.encode(w);
             }
             Self::Link { identity, parent, name, time } => {
@@ -214,11 +217,12 @@ impl Operation {
                 Self::Bind { identity, parent, name }
             }
             2 => Self::BindLink { identity: r.uint()? },
-            3 => {
+            tag @ (3 | 14) => {
                 let (parent, name) = decode_place(r)?;
                 let identity = r.uint()?;
                 let node = NewNode::decode(r)?;
-                Self::Create { parent, name, identity, node, time: Timestamp::decode(r)? }
+                let xattrs = if tag == 14 { decode_xattrs(r)? } else { None };
+                Self::Create { parent, name, identity, node, xattrs, time: Timestamp::decode(r)? }
             }
             4 => {
                 let identity = r.uint()?;
@@ -384,17 +388,20 @@ fn check_range(offset: u64, len: u64) -> Result<(), DecodeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
     fn examples() -> Vec<Operation> {
         let name = Name::new(b"a name").unwrap();
         let time = Timestamp { secs: -3, nanos: 7 };
         let node = NewNode { kind: EntryKind::Symlink, mode: 0o777, uid: 1, gid: 2, device: 0, target: (*b"x/y").into() };
         let change = AttributeChange { uid: Some(4), mtime: Some(time), size_bytes: Some(9), ..Default::default() };
+        let xattrs: Xattrs = Some(Arc::new([((*b"user.a").into(), (*b"1").into())].into()));
         let options = RangeOptions { keep_size: true, strip_privileges: true };
         vec![
             Operation::Bind { identity: 9, parent: 1, name: name.clone() },
             Operation::BindLink { identity: 12 },
-            Operation::Create { parent: 1, name: name.clone(), identity: 1 << 40, node, time },
+            Operation::Create { parent: 1, name: name.clone(), identity: 1 << 40, node: node.clone(), xattrs: None, time },
+            Operation::Create { parent: 1, name: name.clone(), identity: 1 << 40, node, xattrs, time },
             Operation::Link { identity: 5, parent: 1, name: name.clone(), time },
             Operation::Remove { parent: 1, name: name.clone(), time },
             Operation::Rename { parent: 1, name: name.clone(), new_parent: 3, new_name: name.clone(), time },

@@ -148,3 +148,60 @@ fn a_terminal_is_asked_for_without_a_word_in_the_log() {
     python(&mount, "fd = put('f'); assert not os.isatty(fd)");
     assert!(!mount.log().contains("ioctl"), "{}", mount.log());
 }
+
+/// Lists of a directory and of what is made in it, as getfacl(1) prints them.
+const LISTS: &str = r#"
+umask 022; mkdir d; chmod 755 d; echo x > f; chmod 640 f; setfacl -m u:65534:rw f
+getfacl -cn f; stat -c %a f; chmod 600 f; getfacl -cn f; setfacl -b f; stat -c %a f; setfacl -m u:65534:r f
+setfacl -d -m u:65534:rwx,g:5:r-x d; (umask 077; echo y > d/g; mkdir d/sub); touch d/sub/h; getfacl -cn d d/g d/sub d/sub/h
+"#;
+
+#[test]
+fn access_control_lists_are_inherited_changed_by_chmod_and_kept() {
+    let mut mount = TestMount::new();
+    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>().join(" ");
+    let expected = "user::rw- user:65534:rw- group::r-- mask::rw- other::--- 660 \
+        user::rw- user:65534:rw- #effective:--- group::r-- #effective:--- mask::--- other::--- 600 \
+        user::rwx group::r-x other::r-x default:user::rwx default:user:65534:rwx default:group::r-x default:group:5:r-x \
+        default:mask::rwx default:other::r-x \
+        user::rw- user:65534:rwx #effective:rw- group::r-x #effective:r-- group:5:r-x #effective:r-- mask::rw- other::r-- \
+        user::rwx user:65534:rwx group::r-x group:5:r-x mask::rwx other::r-x default:user::rwx default:user:65534:rwx \
+        default:group::r-x default:group:5:r-x default:mask::rwx default:other::r-x \
+        user::rw- user:65534:rwx #effective:rw- group::r-x #effective:r-- group:5:r-x #effective:r-- mask::rw- other::r--";
+    assert_eq!(words(&mount.shell(LISTS)), words(expected));
+    let all = "getfacl -Rn .";
+    let before = mount.shell(all);
+    mount.crash();
+    assert_eq!(mount.shell(all), before, "replayed");
+    mount.checkpoint("lists");
+    mount.remount();
+    assert_eq!(mount.shell(all), before, "sealed");
+    mount.shell("setfacl -Rb d f");
+    assert_ne!(mount.shell(all), before);
+    mount.tell("restore", "@");
+    assert_eq!(mount.shell(all), before, "restored, with what the kernel remembered of the lists");
+    mount.shell("rm -r d f");
+    mount.tell("restore", "@");
+    assert_eq!(mount.shell(all), before);
+}
+
+#[test]
+fn access_control_lists_are_enforced() {
+    let Some(mount) = shared_mount() else { return };
+    mount.shell("echo x > f; chmod 600 f");
+    let may = "assert open('f').read() == 'x\\n'";
+    let may_not = "refused(errno.EACCES, open, 'f')";
+    python_as_stranger(&mount, may_not);
+    mount.shell("setfacl -m u:65534:r f");
+    python_as_stranger(&mount, may);
+    let with = mount.checkpoint("with");
+    mount.shell("chmod 600 f");
+    python_as_stranger(&mount, may_not);
+    mount.tell("restore", &with);
+    python_as_stranger(&mount, may);
+    mount.tell("undo", "x");
+    python_as_stranger(&mount, may_not);
+    mount.shell("setfacl -m u:65534:r f; chmod 2755 f; chown 0:5 f; chmod 2755 f; setfacl -m u:65534:rwx f; chown 65534 f");
+    python_as_stranger(&mount, "os.setxattr('f', 'system.posix_acl_access', os.getxattr('f', 'system.posix_acl_access'))");
+    assert_eq!(mount.shell("stat -c %a f"), "775\n", "setgid ends when somebody outside the group sets a list");
+}
