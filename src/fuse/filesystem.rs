@@ -8,10 +8,26 @@ use crate::control::{CommandError, ControlDirectory};
 use crate::object::{EntryKind, Name};
 use crate::sys;
 use crate::workspace::{AttributeChange, Attributes, Ino, NewNode, ROOT, Stale, Workspace};
-use fuser::{Errno, INodeNo, Request};
+use fuser::{Errno, INodeNo, InitFlags, Request};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
+
+/// What the kernel is asked to do for us.
+pub(super) const WANTED: &[InitFlags] = &[
+    InitFlags::FUSE_NO_OPEN_SUPPORT,
+    InitFlags::FUSE_NO_OPENDIR_SUPPORT,
+    InitFlags::FUSE_CACHE_SYMLINKS,
+    InitFlags::FUSE_PARALLEL_DIROPS,
+    InitFlags::FUSE_AUTO_INVAL_DATA,
+    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+    InitFlags::FUSE_POSIX_ACL,
+    InitFlags::FUSE_DONT_MASK, // A default ACL counts instead of the umask.
+    InitFlags::FUSE_DO_READDIRPLUS,
+    InitFlags::FUSE_READDIRPLUS_AUTO,
+    InitFlags::FUSE_MAX_PAGES,
+    InitFlags::FUSE_ASYNC_DIO,
+];
 
 /// A mounted branch with its control directory.
 pub struct MementoFilesystem {
@@ -91,6 +107,16 @@ impl MementoFilesystem {
         }
         let change = AttributeChange { mode: Some(now.mode & !SETGID), ..Default::default() };
         self.workspace.set_attributes(ino, change).map(drop).map_err(refused("setxattr", ino))
+    }
+
+    /// Copies a whole file by sharing what is stored of it; `None` when the kernel is to copy its bytes.
+    pub(super) fn share(&self, request: &Request, source: INodeNo, target: INodeNo, len: u64) -> Result<Option<u32>, Errno> {
+        let (Ok(source), Ok(target)) = (branch_ino(source), branch_ino(target)) else { return Ok(None) };
+        if len > u64::from(u32::MAX) {
+            return Ok(None); // The reply could not say that all was copied.
+        }
+        let copied = self.workspace.share(source, target, len, request.uid() != 0);
+        Ok(copied.map_err(refused("copy_file_range", target))?.map(|copied| copied as u32))
     }
 
     /// Seals in the background when the journal has grown long.

@@ -1,7 +1,7 @@
 //! The kernel's requests: each is translated, answered by one call, and translated back.
 
 use super::attr::file_attr;
-use super::filesystem::MementoFilesystem;
+use super::filesystem::{MementoFilesystem, WANTED};
 use super::number::{NAMESPACE_CONTROL, NAMESPACE_TOP};
 use super::reply;
 use super::translate::{
@@ -12,9 +12,9 @@ use crate::control::ControlDirectory;
 use crate::object::EntryKind;
 use crate::workspace::{ACL_ACCESS, NewNode, RangeOptions};
 use fuser::{
-    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags,
-    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
-    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, IoctlFlags, KernelConfig, LockOwner,
+    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -27,22 +27,8 @@ const WRITE_BYTES_MAX: u32 = 1 << 20;
 
 impl Filesystem for MementoFilesystem {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        let wanted = [
-            InitFlags::FUSE_NO_OPEN_SUPPORT,
-            InitFlags::FUSE_NO_OPENDIR_SUPPORT,
-            InitFlags::FUSE_CACHE_SYMLINKS,
-            InitFlags::FUSE_PARALLEL_DIROPS,
-            InitFlags::FUSE_AUTO_INVAL_DATA,
-            InitFlags::FUSE_HANDLE_KILLPRIV_V2,
-            InitFlags::FUSE_POSIX_ACL,
-            InitFlags::FUSE_DONT_MASK, // A default ACL counts instead of the umask.
-            InitFlags::FUSE_DO_READDIRPLUS,
-            InitFlags::FUSE_READDIRPLUS_AUTO,
-            InitFlags::FUSE_MAX_PAGES,
-            InitFlags::FUSE_ASYNC_DIO,
-        ];
-        for flag in wanted {
-            let _ = config.add_capabilities(flag); // A kernel without one of these is slower, not wrong.
+        for flag in WANTED {
+            let _ = config.add_capabilities(*flag); // A kernel without one of these is slower, not wrong.
         }
         let _ = config.set_max_write(WRITE_BYTES_MAX);
         let _ = config.set_max_readahead(WRITE_BYTES_MAX);
@@ -450,6 +436,27 @@ impl Filesystem for MementoFilesystem {
             self.workspace.change_range(ino, offset, length, change, options).map_err(refused("fallocate", ino))
         });
         reply::empty(reply, result);
+    }
+
+    fn copy_file_range(
+        &self,
+        request: &Request,
+        source: INodeNo,
+        _source_fh: FileHandle,
+        source_offset: u64,
+        target: INodeNo,
+        _target_fh: FileHandle,
+        target_offset: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let whole = source_offset == 0 && target_offset == 0;
+        match guarded("copy_file_range", || if whole { self.share(request, source, target, len) } else { Ok(None) }) {
+            Ok(Some(copied)) => reply.written(copied),
+            Ok(None) => reply.error(Errno::EOPNOTSUPP), // The kernel copies by reading and writing.
+            Err(errno) => reply.error(errno),
+        }
     }
 
     fn ioctl(

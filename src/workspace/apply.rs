@@ -55,6 +55,7 @@ impl LiveTree {
             Operation::ChangeRange { offset, len, change, options, time, .. } => {
                 self.apply_range(first, *offset..*offset + *len, *change, *options, *time)
             }
+            Operation::Share { shared, strip_privileges, time, .. } => self.apply_share(first, shared, *strip_privileges, *time),
         }
     }
 
@@ -244,7 +245,7 @@ impl LiveTree {
         Ok(())
     }
 
-    fn touch_file(&mut self, ino: Ino, strip_privileges: bool, time: Timestamp) -> Result<(), WorkspaceError> {
+    pub(super) fn touch_file(&mut self, ino: Ino, strip_privileges: bool, time: Timestamp) -> Result<(), WorkspaceError> {
         let inode = self.inode_mut(ino)?;
         inode.mtime = time;
         inode.ctime = time;

@@ -59,7 +59,7 @@ pub struct Live {
 
 impl Live {
     /// Journals and applies `operation` unless all files it concerns lost their names: nobody could find those after a restart.
-    fn perform(&mut self, operation: &Operation, files: &[Ino]) -> Result<(), WorkspaceError> {
+    pub(super) fn perform(&mut self, operation: &Operation, files: &[Ino]) -> Result<(), WorkspaceError> {
         if self.poisoned {
             return Err(WorkspaceError::ReadOnly);
         }

@@ -23,6 +23,7 @@ mod operation;
 mod reading;
 mod restore;
 mod seal;
+mod share;
 mod staging;
 mod swap;
 
@@ -279,6 +280,11 @@ impl Workspace {
         options: RangeOptions,
     ) -> Result<(), WorkspaceError> {
         self.live_to_change().change_range(ino, offset, len, change, options)
+    }
+
+    /// Copies a whole file by sharing what is stored of it; `None` when it must be copied by its bytes.
+    pub fn share(&self, source: Ino, target: Ino, len_bytes: u64, strip_privileges: bool) -> Result<Option<u64>, WorkspaceError> {
+        self.live_to_change().share(source, target, len_bytes, strip_privileges)
     }
 
     /// Finds the next data (or hole) from `offset` on, in whole blocks.

@@ -1,6 +1,7 @@
 //! One change of the live tree, as a value: it is journaled, then applied by one function, and replayed by the same.
 
-use crate::object::{DecodeError, EntryKind, Name, Reader, Timestamp, Writer, Xattrs, decode_xattrs, encode_xattrs};
+use super::share::Shared;
+use crate::object::{Content, DecodeError, EntryKind, Name, Reader, Timestamp, Writer, Xattrs, decode_xattrs, encode_xattrs};
 
 /// Which attributes a `SetAttributes` changes; absent ones stay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,6 +86,8 @@ pub(crate) enum Operation {
     WriteStaged { identity: u64, offset: u64, len: u64, strip_privileges: bool, time: Timestamp },
     /// A range changes without data.
     ChangeRange { identity: u64, offset: u64, len: u64, change: RangeChange, options: RangeOptions, time: Timestamp },
+    /// The file becomes a copy of another one that is as sealed.
+    Share { identity: u64, shared: Shared, strip_privileges: bool, time: Timestamp },
 }
 
 impl Operation {
@@ -102,7 +105,8 @@ impl Operation {
             | Self::Write { identity, .. }
             | Self::Layer { identity, .. }
             | Self::WriteStaged { identity, .. }
-            | Self::ChangeRange { identity, .. } => (Some(*identity), None),
+            | Self::ChangeRange { identity, .. }
+            | Self::Share { identity, .. } => (Some(*identity), None),
         };
         first.into_iter().chain(second)
     }
@@ -205,6 +209,13 @@ impl Operation {
                 w.u8(u8::from(options.keep_size) | u8::from(options.strip_privileges) << 1);
                 time.encode(w);
             }
+            Self::Share { identity, shared, strip_privileges, time } => {
+                w.u8(15);
+                w.uint(*identity);
+                shared.encode(w);
+                w.u8(u8::from(*strip_privileges));
+                time.encode(w);
+            }
         }
     }
 
@@ -282,6 +293,11 @@ impl Operation {
                 };
                 Self::ChangeRange { identity, offset, len, change, options, time: Timestamp::decode(r)? }
             }
+            15 => {
+                let identity = r.uint()?;
+                let shared = Shared::decode(r)?;
+                Self::Share { identity, shared, strip_privileges: decode_bool(r)?, time: Timestamp::decode(r)? }
+            }
             _ => return Err(DecodeError::new("unknown operation")),
         })
     }
@@ -301,6 +317,34 @@ impl NewNode {
         let kind = EntryKind::from_mode_bits(st_mode).ok_or(DecodeError::new("unknown file kind"))?;
         let (uid, gid, device) = (r.uint32()?, r.uint32()?, r.uint32()?);
         Ok(Self { kind, mode: st_mode & 0o7777, uid, gid, device, target: r.bytes()?.into() })
+    }
+}
+
+impl Shared {
+    fn encode(&self, w: &mut Writer) {
+        let (tag, id) = match &self.content {
+            Content::Empty => (0, None),
+            Content::Blob(id) => (1, Some(id)),
+            Content::Manifest(id) => (2, Some(id)),
+        };
+        w.u8(tag);
+        if let Some(id) = id {
+            w.id(id);
+        }
+        w.uint(self.size_bytes);
+        w.uint(self.data_bytes);
+    }
+
+    fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let content = match r.u8()? {
+            0 => Content::Empty,
+            1 => Content::Blob(r.id()?),
+            2 => Content::Manifest(r.id()?),
+            _ => return Err(DecodeError::new("unknown content")),
+        };
+        let (size_bytes, data_bytes) = (r.uint()?, r.uint()?);
+        check_range(0, size_bytes)?;
+        Ok(Self { content, size_bytes, data_bytes })
     }
 }
 
@@ -396,6 +440,8 @@ mod tests {
         let node = NewNode { kind: EntryKind::Symlink, mode: 0o777, uid: 1, gid: 2, device: 0, target: (*b"x/y").into() };
         let change = AttributeChange { uid: Some(4), mtime: Some(time), size_bytes: Some(9), ..Default::default() };
         let xattrs: Xattrs = Some(Arc::new([((*b"user.a").into(), (*b"1").into())].into()));
+        let content = Content::Blob(crate::object::ObjectId::of(b"content"));
+        let shared = Shared { content, size_bytes: 9, data_bytes: 9 };
         let options = RangeOptions { keep_size: true, strip_privileges: true };
         vec![
             Operation::Bind { identity: 9, parent: 1, name: name.clone() },
@@ -413,6 +459,7 @@ mod tests {
             Operation::Layer { identity: 4, staging: 8 },
             Operation::WriteStaged { identity: 4, offset: 1 << 50, len: 3, strip_privileges: false, time },
             Operation::ChangeRange { identity: 4, offset: 0, len: 3, change: RangeChange::Allocate, options, time },
+            Operation::Share { identity: 4, shared, strip_privileges: true, time },
         ]
     }
 

@@ -205,3 +205,71 @@ fn access_control_lists_are_enforced() {
     python_as_stranger(&mount, "os.setxattr('f', 'system.posix_acl_access', os.getxattr('f', 'system.posix_acl_access'))");
     assert_eq!(mount.shell("stat -c %a f"), "775\n", "setgid ends when somebody outside the group sets a list");
 }
+
+#[test]
+fn copies_of_checkpointed_files_share_what_is_stored() {
+    let mut mount = TestMount::new();
+    let bytes = crate::mount::noise(20 << 20, 3);
+    mount.write("large", &bytes);
+    mount.write("small", &bytes[..5000]);
+    mount.checkpoint("one");
+    let before = mount.store_bytes();
+    mount.shell("cp --sparse=never large copy; cp --sparse=never small little; echo longer than the other > over; cp small over");
+    let same = |mount: &TestMount| {
+        mount.shell("cmp large copy; cmp small little; cmp small over; test $(stat -c %b copy) -gt 40000");
+    };
+    same(&mount);
+    mount.crash();
+    same(&mount);
+    mount.checkpoint("two");
+    let grown = mount.store_bytes() - before;
+    assert!(grown < 5 << 20, "{grown} bytes for copies of what is there");
+    python(&mount, "fd = os.open('copy', os.O_RDWR); os.pwrite(fd, b'other', 1 << 20)");
+    assert!(std::fs::read(mount.path("large")).unwrap() == bytes, "the original stays");
+    python(
+        &mount,
+        r#"
+whole = open('large', 'rb').read()
+source, target = os.open('large', os.O_RDONLY), put('parts', b'x' * 100)
+assert os.copy_file_range(source, target, 5000, 7, 50) == 5000
+assert open('parts', 'rb').read() == b'x' * 50 + whole[7:5007]
+target = put('bigger', b'y' * 30_000_000)
+done = 0
+while done < len(whole): done += os.copy_file_range(source, target, len(whole) - done, done, done)
+assert open('bigger', 'rb').read() == whole + b'y' * (30_000_000 - len(whole))
+"#,
+    );
+    mount.shell("rm large small");
+    mount.tell("gc", r#"{"grace_secs":0}"#);
+    mount.shell("test $(wc -c < copy) = 20971520; test $(wc -c < over) = 5000");
+}
+
+#[test]
+fn synchronous_writes_reach_the_disk() {
+    let mount = TestMount::new();
+    for (how, code) in [
+        ("O_SYNC", "fd = os.open('f', os.O_RDWR | os.O_SYNC)\nfor at in range(5): os.pwrite(fd, b'x', at)"),
+        ("O_DSYNC", "fd = os.open('f', os.O_RDWR | os.O_DSYNC)\nfor at in range(5): os.pwrite(fd, b'x', at)"),
+        ("RWF_DSYNC", "fd = os.open('f', os.O_RDWR)\nfor at in range(5): os.pwritev(fd, [b'x'], at, os.RWF_DSYNC)"),
+        ("no flag", "fd = os.open('f', os.O_RDWR)\nfor at in range(5): os.pwrite(fd, b'x', at)"),
+    ] {
+        mount.write("f", "y");
+        let log = mount.outside("syncs");
+        let mut tracer = Command::new("strace");
+        tracer.args(["-f", "-qq", "-p", &mount.pid().to_string(), "-e", "trace=fsync,fdatasync", "-o"]).arg(&log);
+        let mut tracer = tracer.spawn().unwrap();
+        let tasks = format!("/proc/{}/task", mount.pid());
+        let untraced = |task: std::io::Result<std::fs::DirEntry>| {
+            let status = std::fs::read_to_string(task.unwrap().path().join("status")).unwrap_or_default();
+            status.contains("TracerPid:\t0\n")
+        };
+        while std::fs::read_dir(&tasks).unwrap().any(untraced) {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        python(&mount, code);
+        crate::mount::send_signal(tracer.id(), "INT");
+        tracer.wait().unwrap();
+        let syncs = std::fs::read_to_string(&log).unwrap().matches("sync(").count();
+        assert!((how == "no flag") == (syncs < 5), "{how}: {syncs} syncs");
+    }
+}
