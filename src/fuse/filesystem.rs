@@ -98,11 +98,11 @@ impl MementoFilesystem {
         self.workspace.set_attributes(ino, change).map_err(refused("setattr", ino))
     }
 
-    /// Takes setgid from a file that gets an ACL from somebody outside its group, as the kernel asks file systems to.
+    /// Takes setgid from what gets an ACL from somebody outside its group, as the kernel asks file systems to.
     pub(super) fn end_setgid(&self, request: &Request, ino: Ino) -> Result<(), Errno> {
         let now = self.workspace.attributes(ino).map_err(refused("setxattr", ino))?;
         let member = || request.gid() == now.gid || sys::groups_of(request.pid()).contains(&now.gid);
-        if now.mode & SETGID == 0 || now.kind == EntryKind::Directory || request.uid() == 0 || member() {
+        if now.mode & SETGID == 0 || request.uid() == 0 || member() {
             return Ok(());
         }
         let change = AttributeChange { mode: Some(now.mode & !SETGID), ..Default::default() };
