@@ -85,7 +85,7 @@ fn workspace(dir: &Path, store: &str) -> Arc<Workspace> {
 
 /// Does `count` operations of each kind; returns the microseconds of one, by kind.
 fn operations(workspace: &Workspace, round: usize, count: usize) -> Vec<(&'static str, f64)> {
-    let directory = workspace.create(ROOT, &name(&format!("d{round}")), node(EntryKind::Directory)).expect("mkdir").ino;
+    let directory = workspace.create(ROOT, &name(&format!("d{round}")), node(EntryKind::Directory), 0).expect("mkdir").ino;
     let names: Vec<Name> = (0..count).map(|at| name(&format!("file-{at}"))).collect();
     let moved: Vec<Name> = (0..count).map(|at| name(&format!("moved-{at}"))).collect();
     let data = [7; 4096];
@@ -97,7 +97,7 @@ fn operations(workspace: &Workspace, round: usize, count: usize) -> Vec<(&'stati
         times.push((what, begun.elapsed().as_secs_f64() * 1e6 / count as f64));
     };
     timed("create", &mut |at| {
-        files.push(workspace.create(directory, &names[at], node(EntryKind::File)).expect("create").ino);
+        files.push(workspace.create(directory, &names[at], node(EntryKind::File), 0).expect("create").ino);
     });
     timed("write of 100 bytes", &mut |at| _ = workspace.write(files[at], 0, &data[..100], false).expect("write"));
     timed("write of 4 KiB", &mut |at| _ = workspace.write(files[at], 0, &data, false).expect("write"));
@@ -142,11 +142,11 @@ fn replay(dir: &Path, count: usize, table: &mut Table) {
         match at {
             at if at < FILES => {
                 let name = name(&format!("file-{at}"));
-                files.push(made.create(ROOT, &name, node(EntryKind::File)).expect("create").ino);
+                files.push(made.create(ROOT, &name, node(EntryKind::File), 0).expect("create").ino);
             }
             at if at % 10 == 0 => {
                 let name = name(&format!("more-{at}"));
-                let ino = made.create(ROOT, &name, node(EntryKind::File)).expect("create").ino;
+                let ino = made.create(ROOT, &name, node(EntryKind::File), 0).expect("create").ino;
                 made.forget(ino, 1);
             }
             _ => _ = made.write(files[at % FILES], (at % 37 * 100) as u64, &data, false).expect("write"),

@@ -322,7 +322,7 @@ impl World {
 
 fn create(workspace: &Workspace, parent: Ino, name: &Name, kind: EntryKind) -> Ino {
     let node = NewNode { kind, mode: 0o755, uid: 0, gid: 0, device: 0, target: Box::default() };
-    workspace.create(parent, name, node).unwrap().ino
+    workspace.create(parent, name, node, 0).unwrap().ino
 }
 
 fn pick(checkpoints: &mut [Known], at: u64) -> Option<&mut Known> {

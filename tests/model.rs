@@ -5,7 +5,7 @@
 use mementofs::object::{Author, EntryKind, Name, ObjectId};
 use mementofs::repository::{GcRules, Repository};
 use mementofs::workspace::{
-    AttributeChange, Branches, CheckpointRequest, Ino, NewNode, ROOT, RangeChange, RenameMode, Workspace, XattrMode,
+    AttributeChange, Branches, CheckpointRequest, Ino, NewNode, ROOT, RangeChange, RangeOptions, RenameMode, Workspace, XattrMode,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -183,7 +183,7 @@ impl Real {
     fn create(&self, path: &[u8], kind: EntryKind) {
         let (parent, name) = self.place(path);
         let node = NewNode { kind, mode: 0o755, uid: 1, gid: 2, device: 0, target: Box::default() };
-        self.workspace().create(parent, &name, node).unwrap();
+        self.workspace().create(parent, &name, node, 0).unwrap();
     }
 
     fn picture(&self) -> Picture {
@@ -272,7 +272,16 @@ impl Pair {
                 let end = (*offset as usize + *len as usize).min(bytes.len());
                 bytes[start..end].fill(0);
                 let (offset, len) = (u64::from(*offset), u64::from(*len));
-                self.real.workspace().change_range(self.real.ino(&path), offset, len, RangeChange::Punch, true).unwrap();
+                self.real
+                    .workspace()
+                    .change_range(
+                        self.real.ino(&path),
+                        offset,
+                        len,
+                        RangeChange::Punch,
+                        RangeOptions { keep_size: true, strip_privileges: false },
+                    )
+                    .unwrap();
             }
             Step::Rename(at, to, name) => self.rename(*at, *to, *name),
             Step::Link(at, to, name) => {

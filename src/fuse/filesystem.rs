@@ -4,17 +4,33 @@ use super::linger::Device;
 use super::mounts::Mounts;
 use super::number::NodeNumber;
 use super::reply;
-use super::translate::{denied, guarded, name_of, refused};
+use super::translate::{SETGID, denied, guarded, name_of, refused, stripped};
 use super::view::View;
 use super::views::ViewTable;
 use crate::control::{CommandError, ControlDirectory, Effects};
 use crate::object::{EntryKind, Name};
+use crate::sys;
 use crate::watchdog::{self, Ticket};
-use crate::workspace::{Ino, ROOT, WorkspaceError};
-use fuser::{AccessFlags, Errno, INodeNo, ReplyEmpty};
+use crate::workspace::{ACL_ACCESS, AttributeChange, Attributes, Ino, ROOT, Stale, WorkspaceError};
+use fuser::{AccessFlags, Errno, INodeNo, InitFlags, ReplyEmpty, Request};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
+
+/// What the kernel is asked to do for us.
+pub(super) const WANTED: &[InitFlags] = &[
+    InitFlags::FUSE_NO_OPEN_SUPPORT,
+    InitFlags::FUSE_NO_OPENDIR_SUPPORT,
+    InitFlags::FUSE_CACHE_SYMLINKS,
+    InitFlags::FUSE_PARALLEL_DIROPS,
+    InitFlags::FUSE_AUTO_INVAL_DATA,
+    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+    InitFlags::FUSE_DONT_MASK, // A default ACL counts instead of the umask.
+    InitFlags::FUSE_DO_READDIRPLUS,
+    InitFlags::FUSE_READDIRPLUS_AUTO,
+    InitFlags::FUSE_MAX_PAGES,
+    InitFlags::FUSE_ASYNC_DIO,
+];
 
 /// A mount with its views.
 pub struct MementoFilesystem {
@@ -24,6 +40,8 @@ pub struct MementoFilesystem {
     pub control_name: Box<[u8]>,
     /// Where its requests come from.
     pub device: Device,
+    /// The kernel checks modes and access control lists; otherwise root alone is admitted.
+    pub kernel_checks: bool,
 }
 
 /// What a node number stands for.
@@ -102,6 +120,71 @@ impl MementoFilesystem {
             }
         }
         Ok(())
+    }
+
+    /// Changes attributes, and takes from a program the privileges that end thereby.
+    pub(super) fn set_attributes(
+        &self,
+        request: &Request,
+        view: &View,
+        ino: Ino,
+        mut change: AttributeChange,
+    ) -> Result<Attributes, Errno> {
+        // chown(2) and truncate(2) by others end the privileges of a program; the kernel leaves that to us.
+        let owner = change.uid.is_some() || change.gid.is_some();
+        let unprivileged_truncate = change.size_bytes.is_some() && request.uid() != 0;
+        if change.mode.is_none() && (owner || unprivileged_truncate || change.is_empty()) {
+            let now = view.workspace.attributes(ino).map_err(refused("setattr", ino))?;
+            // Nothing is asked for by chown(-1, -1) and before fallocate(2), by anybody.
+            if change.is_empty() && request.uid() != 0 && request.uid() != now.uid {
+                return Ok(now);
+            }
+            let kept = stripped(now.mode);
+            if now.kind != EntryKind::Directory && kept != now.mode {
+                change.mode = Some(kept);
+            }
+        }
+        view.workspace.set_attributes(ino, change).map_err(refused("setattr", ino))
+    }
+
+    /// Takes setgid from what gets an ACL from somebody outside its group, as the kernel asks file systems to.
+    pub(super) fn end_setgid(&self, request: &Request, view: &View, ino: Ino) -> Result<(), Errno> {
+        let now = view.workspace.attributes(ino).map_err(refused("setxattr", ino))?;
+        let member = || request.gid() == now.gid || sys::groups_of(request.pid()).contains(&now.gid);
+        if now.mode & SETGID == 0 || request.uid() == 0 || member() {
+            return Ok(());
+        }
+        let change = AttributeChange { mode: Some(now.mode & !SETGID), ..Default::default() };
+        view.workspace.set_attributes(ino, change).map(drop).map_err(refused("setxattr", ino))
+    }
+
+    /// Answers a change of extended attributes. An access control list changes the mode too; a kernel that does not check
+    /// lists takes it for any attribute, and has to be told.
+    pub(super) fn xattr_changed(&self, name: &OsStr, reply: ReplyEmpty, changed: Result<(Arc<View>, Ino), Errno>) {
+        match changed {
+            Ok((view, ino)) if name.as_bytes() == ACL_ACCESS && !self.kernel_checks => {
+                let stale = [(view.workspace.branch_id(), vec![Stale::Attributes { ino }])];
+                self.mounts().after_all(&stale, move || reply.ok());
+            }
+            changed => reply::changed(reply, changed),
+        }
+    }
+
+    /// Copies a whole file by sharing what is stored of it; `None` when the kernel is to copy its bytes.
+    pub(super) fn share(
+        &self,
+        request: &Request,
+        source: INodeNo,
+        target: INodeNo,
+        len: u64,
+    ) -> Result<Option<(Arc<View>, Ino, u32)>, Errno> {
+        let (Ok((from, source)), Ok((view, target))) = (self.file(source), self.file(target)) else { return Ok(None) };
+        if len > u64::from(u32::MAX) || from.number() != view.number() {
+            return Ok(None); // The reply could not say that all was copied; or they are files of two branches.
+        }
+        let copied = view.workspace.share(source, target, len, request.uid() != 0);
+        let copied = copied.map_err(refused("copy_file_range", target))?;
+        Ok(copied.map(|copied| (view, target, copied as u32)))
     }
 
     /// Seals in the background when the journal has grown long.

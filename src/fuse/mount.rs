@@ -1,7 +1,6 @@
 //! How a mount is made, and why it could not be.
 
 use super::options::MountOptions;
-use crate::sys;
 use fuser::{Config, MountOption, SessionACL};
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
@@ -51,7 +50,7 @@ pub(super) fn session_config(source: &Path, options: &MountOptions) -> Config {
         MountOption::NoSuid,
         MountOption::NoDev,
     ];
-    if options.allow_other || options.check_modes || sys::effective_uid() != 0 {
+    if options.kernel_checks() {
         config.mount_options.push(MountOption::DefaultPermissions); // Root alone may do anything: see docs/decisions/0050.
     }
     if options.read_only {

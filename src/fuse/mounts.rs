@@ -100,6 +100,7 @@ impl Mounts {
             views: Arc::new(ViewTable::new(self.clone(), workspace, invalidator.clone())),
             control_name: options.control_name.as_bytes().into(),
             device: device.clone(),
+            kernel_checks: options.kernel_checks(),
         };
         let mut session = Session::new(filesystem, path, &session_config(&self.source, options)).map_err(failed)?;
         invalidator.connect(session.notifier());

@@ -56,13 +56,14 @@ impl MementoFilesystem {
         parent: INodeNo,
         name: &OsStr,
         mut node: NewNode,
+        umask: u32,
     ) -> Result<Done<Attributes>, Errno> {
         let (view, parent) = self.file(parent)?;
         let name = self.new_name(parent, name)?;
         node.uid = request.uid();
         node.gid = request.gid();
         let view = Answering::of(view);
-        let made = view.create(parent, &name, node).map_err(refused("create", parent))?;
+        let made = view.create(parent, &name, node, umask).map_err(refused("create", parent))?;
         Ok(Done::new(view, made, &[(parent, &name)], &[]))
     }
 

@@ -1,5 +1,7 @@
 //! The words of `-o`.
 
+use crate::sys;
+
 /// Options of mount(8) and fstab(5) that say nothing to a mount of ours, which is nosuid and nodev whatever is asked.
 const IGNORED: [&str; 24] = [
     "defaults",
@@ -54,6 +56,11 @@ impl Default for MountOptions {
 }
 
 impl MountOptions {
+    /// Says whether the kernel checks modes and access control lists: a mount that admits root alone needs none of it.
+    pub fn kernel_checks(&self) -> bool {
+        self.allow_other || self.check_modes || sys::effective_uid() != 0
+    }
+
     /// Takes the words of `-o`. Fails with a sentence.
     pub fn parse(words: &[String]) -> Result<Self, String> {
         let mut options = Self::default();

@@ -1,18 +1,16 @@
 //! The kernel's requests: each is translated, answered by one call, and translated back.
 
-use super::filesystem::{MementoFilesystem, Place};
+use super::filesystem::{MementoFilesystem, Place, WANTED};
 use super::reply;
-use super::translate::{
-    attribute_change, caller, check_xattr_name, denied, guarded, name_of, range_change, refused, stripped, xattr_mode,
-};
+use super::translate::{attribute_change, caller, check_xattr_name, denied, guarded, name_of, range_change, refused, xattr_mode};
 use super::view::Answering;
 use crate::control::{ControlDirectory, Effects};
 use crate::object::EntryKind;
-use crate::workspace::{NewNode, Stale};
+use crate::workspace::{ACL_ACCESS, NewNode, RangeOptions, Stale};
 use fuser::{
-    AccessFlags, BsdFileFlags, Errno, FileHandle, Filesystem, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags,
-    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek,
-    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo, InitFlags, IoctlFlags, KernelConfig,
+    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -25,20 +23,11 @@ const WRITE_BYTES_MAX: u32 = 1 << 20;
 
 impl Filesystem for MementoFilesystem {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        let wanted = [
-            InitFlags::FUSE_NO_OPEN_SUPPORT,
-            InitFlags::FUSE_NO_OPENDIR_SUPPORT,
-            InitFlags::FUSE_CACHE_SYMLINKS,
-            InitFlags::FUSE_PARALLEL_DIROPS,
-            InitFlags::FUSE_AUTO_INVAL_DATA,
-            InitFlags::FUSE_HANDLE_KILLPRIV_V2,
-            InitFlags::FUSE_DO_READDIRPLUS,
-            InitFlags::FUSE_READDIRPLUS_AUTO,
-            InitFlags::FUSE_MAX_PAGES,
-            InitFlags::FUSE_ASYNC_DIO,
-        ];
-        for flag in wanted {
-            let _ = config.add_capabilities(flag); // A kernel without one of these is slower, not wrong.
+        for flag in WANTED {
+            let _ = config.add_capabilities(*flag); // A kernel without one of these is slower, not wrong.
+        }
+        if self.kernel_checks {
+            let _ = config.add_capabilities(InitFlags::FUSE_POSIX_ACL);
         }
         let _ = config.set_max_write(WRITE_BYTES_MAX);
         let _ = config.set_max_readahead(WRITE_BYTES_MAX);
@@ -110,7 +99,7 @@ impl Filesystem for MementoFilesystem {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let mut change = attribute_change(mode, uid, gid, size, atime, mtime);
+        let change = attribute_change(mode, uid, gid, size, atime, mtime);
         match self.place(ino) {
             Ok(Place::Control(view, ino)) => {
                 let result = view.control.set_attributes(ino, &change, &caller(request));
@@ -118,18 +107,7 @@ impl Filesystem for MementoFilesystem {
             }
             Ok(Place::Files(view, ino)) => {
                 let view = Answering::of(view);
-                let result = guarded("setattr", || {
-                    // chown(2) and truncate(2) by others end the privileges of a program; the kernel leaves that to us.
-                    let unprivileged_truncate = size.is_some() && request.uid() != 0;
-                    if change.mode.is_none() && (uid.is_some() || gid.is_some() || unprivileged_truncate) {
-                        let now = view.workspace.attributes(ino).map_err(refused("setattr", ino))?;
-                        let kept = stripped(now.mode);
-                        if now.kind != EntryKind::Directory && kept != now.mode {
-                            change.mode = Some(kept);
-                        }
-                    }
-                    view.workspace.set_attributes(ino, change).map_err(refused("setattr", ino))
-                });
+                let result = guarded("setattr", || self.set_attributes(request, &view, ino, change));
                 let stale = move || vec![Stale::Attributes { ino }];
                 view.view().after_others(stale, move || reply::attr(reply, view.number(), result));
             }
@@ -147,7 +125,7 @@ impl Filesystem for MementoFilesystem {
         reply::data(reply, target);
     }
 
-    fn mknod(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, rdev: u32, reply: ReplyEntry) {
+    fn mknod(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, rdev: u32, reply: ReplyEntry) {
         if let Ok(Place::Control(view, parent)) = self.place(parent) {
             let made = view.control.create(parent, name.as_bytes(), &caller(request));
             return reply::control_entry(reply, view.number(), made);
@@ -155,12 +133,12 @@ impl Filesystem for MementoFilesystem {
         let made = guarded("mknod", || {
             let kind = EntryKind::from_mode_bits(mode).ok_or(Errno::EINVAL)?;
             let node = NewNode { kind, mode: mode & 0o7777, uid: 0, gid: 0, device: rdev, target: Box::default() };
-            self.make(request, parent, name, node)
+            self.make(request, parent, name, node, umask)
         });
         reply::new_entry(reply, made);
     }
 
-    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
+    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         if let Ok(Place::Control(view, parent)) = self.place(parent) {
             let (views, who, name) = (self.views.clone(), caller(request), name.to_owned());
             return self.mounts().pool().run(move || {
@@ -168,7 +146,7 @@ impl Filesystem for MementoFilesystem {
             });
         }
         let node = NewNode { kind: EntryKind::Directory, mode: mode & 0o7777, uid: 0, gid: 0, device: 0, target: Box::default() };
-        reply::new_entry(reply, guarded("mkdir", || self.make(request, parent, name, node)));
+        reply::new_entry(reply, guarded("mkdir", || self.make(request, parent, name, node, umask)));
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -199,7 +177,7 @@ impl Filesystem for MementoFilesystem {
             device: 0,
             target: target.as_os_str().as_bytes().into(),
         };
-        reply::new_entry(reply, guarded("symlink", || self.make(request, parent, link_name, node)));
+        reply::new_entry(reply, guarded("symlink", || self.make(request, parent, link_name, node, 0)));
     }
 
     fn rename(
@@ -358,7 +336,7 @@ impl Filesystem for MementoFilesystem {
 
     fn setxattr(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -370,10 +348,13 @@ impl Filesystem for MementoFilesystem {
             let mode = xattr_mode(flags)?;
             let (view, ino) = self.file(ino)?;
             check_xattr_name(name)?;
+            if name.as_bytes() == ACL_ACCESS {
+                self.end_setgid(request, &view, ino)?;
+            }
             view.workspace.set_xattr(ino, name.as_bytes(), value, mode).map_err(refused("setxattr", ino))?;
             Ok((view, ino))
         });
-        reply::changed(reply, result);
+        self.xattr_changed(name, reply, result);
     }
 
     fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -387,13 +368,14 @@ impl Filesystem for MementoFilesystem {
         reply::xattr(reply, size, value);
     }
 
-    fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         let names = guarded("listxattr", || {
             let names = match self.place(ino)? {
                 Place::Files(view, ino) => view.workspace.xattrs(ino).map_err(refused("listxattr", ino))?,
                 Place::Control(view, ino) => view.control.xattrs(ino).map_err(denied)?,
             };
-            Ok(names.iter().flat_map(|name| name.iter().copied().chain([0])).collect::<Box<[u8]>>())
+            let shown = names.iter().filter(|name| request.uid() == 0 || !name.starts_with(b"trusted.")); // xattr(7)
+            Ok(shown.flat_map(|name| name.iter().copied().chain([0])).collect::<Box<[u8]>>())
         });
         reply::xattr(reply, size, names);
     }
@@ -405,7 +387,7 @@ impl Filesystem for MementoFilesystem {
             view.workspace.remove_xattr(ino, name.as_bytes()).map_err(refused("removexattr", ino))?;
             Ok((view, ino))
         });
-        reply::changed(reply, result);
+        self.xattr_changed(name, reply, result);
     }
 
     fn create(
@@ -427,7 +409,7 @@ impl Filesystem for MementoFilesystem {
 
     fn fallocate(
         &self,
-        _request: &Request,
+        request: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -438,10 +420,48 @@ impl Filesystem for MementoFilesystem {
         let result = guarded("fallocate", || {
             let (change, keep_size) = range_change(mode)?;
             let (view, ino) = self.file(ino)?;
-            view.workspace.change_range(ino, offset, length, change, keep_size).map_err(refused("fallocate", ino))?;
+            let options = RangeOptions { keep_size, strip_privileges: request.uid() != 0 };
+            view.workspace.change_range(ino, offset, length, change, options).map_err(refused("fallocate", ino))?;
             Ok((view, ino))
         });
         reply::changed(reply, result);
+    }
+
+    fn copy_file_range(
+        &self,
+        request: &Request,
+        source: INodeNo,
+        _source_fh: FileHandle,
+        source_offset: u64,
+        target: INodeNo,
+        _target_fh: FileHandle,
+        target_offset: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let whole = source_offset == 0 && target_offset == 0;
+        match guarded("copy_file_range", || if whole { self.share(request, source, target, len) } else { Ok(None) }) {
+            Ok(Some((view, target, copied))) => {
+                view.after_others(|| vec![Stale::Attributes { ino: target }], move || reply.written(copied));
+            }
+            Ok(None) => reply.error(Errno::EOPNOTSUPP), // The kernel copies by reading and writing.
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn ioctl(
+        &self,
+        _request: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _flags: IoctlFlags,
+        _command: u32,
+        _data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(Errno::ENOTTY); // Programs ask each file whether it is a terminal.
     }
 
     fn lseek(&self, _request: &Request, ino: INodeNo, _fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {

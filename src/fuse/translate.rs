@@ -4,14 +4,15 @@ use super::errno::{errno_of, errno_of_command};
 use crate::control::{Caller, CommandError};
 use crate::object::{Name, Timestamp};
 use crate::watchdog;
-use crate::workspace::{AttributeChange, Ino, RangeChange, RenameMode, WorkspaceError, XattrMode};
+use crate::workspace::{ACL_ACCESS, ACL_DEFAULT, AttributeChange, Ino, RangeChange, RenameMode, WorkspaceError, XattrMode};
 use fuser::{Errno, RenameFlags, Request, TimeOrNow};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::SystemTime;
 
 const SETUID: u32 = 0o4000;
-const SETGID: u32 = 0o2000;
+pub(super) const SETGID: u32 = 0o2000;
 const GROUP_EXECUTE: u32 = 0o010;
 
 /// Runs a handler's work; a panic is an I/O error for this request alone.
@@ -55,7 +56,7 @@ pub(super) fn attribute_change(
 ) -> AttributeChange {
     let now = Timestamp::now();
     let time = |time| match time {
-        TimeOrNow::SpecificTime(time) => Timestamp::from(time),
+        TimeOrNow::SpecificTime(time) => sent_time(time),
         TimeOrNow::Now => now,
     };
     AttributeChange {
@@ -65,6 +66,17 @@ pub(super) fn attribute_change(
         size_bytes: size,
         atime: atime.map(time),
         mtime: mtime.map(time),
+    }
+}
+
+/// Returns the time that the kernel sent. fuser 0.18 subtracts the nanoseconds of times before 1970 where the kernel adds them.
+fn sent_time(decoded: SystemTime) -> Timestamp {
+    match decoded.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(_) => Timestamp::from(decoded),
+        Err(before) => {
+            let before = before.duration();
+            Timestamp { secs: 0i64.saturating_sub_unsigned(before.as_secs()), nanos: before.subsec_nanos() }
+        }
     }
 }
 
@@ -104,7 +116,15 @@ pub(super) fn range_change(mode: i32) -> Result<(RangeChange, bool), Errno> {
     Ok((change, mode & libc::FALLOC_FL_KEEP_SIZE != 0))
 }
 
-/// ACLs would have to be enforced by the kernel, which needs more than it offers without privileges.
+/// Refuses the names of extended attributes that ext4 refuses.
 pub(super) fn check_xattr_name(name: &OsStr) -> Result<(), Errno> {
-    if name.as_bytes().starts_with(b"system.posix_acl_") { Err(Errno::EOPNOTSUPP) } else { Ok(()) }
+    if [ACL_ACCESS, ACL_DEFAULT].contains(&name.as_bytes()) {
+        return Ok(());
+    }
+    let known = [&b"user."[..], b"trusted.", b"security."];
+    match known.iter().find_map(|prefix| name.as_bytes().strip_prefix(*prefix)) {
+        Some([]) => Err(Errno::EINVAL),
+        Some(_) => Ok(()),
+        None => Err(Errno::EOPNOTSUPP),
+    }
 }

@@ -94,8 +94,8 @@ impl View {
     }
 
     /// Creates a file and adds a reference to it.
-    pub fn create(&self, parent: Ino, name: &Name, node: NewNode) -> Result<Attributes, WorkspaceError> {
-        self.workspace.create(parent, name, node).map(|made| self.remembered(made))
+    pub fn create(&self, parent: Ino, name: &Name, node: NewNode, umask: u32) -> Result<Attributes, WorkspaceError> {
+        self.workspace.create(parent, name, node, umask).map(|made| self.remembered(made))
     }
 
     /// Gives a file a further name and adds a reference to it.

@@ -1,11 +1,7 @@
 //! What a directory says about one file.
 
+use super::xattrs::{Xattrs, decode_xattrs, encode_xattrs};
 use super::{DecodeError, ObjectId, Reader, Timestamp, Writer};
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-/// Extended attributes by name; shared, since most entries have none and copies are common.
-pub type Xattrs = Option<Arc<BTreeMap<Box<[u8]>, Box<[u8]>>>>;
 
 /// Where the bytes of a regular file are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -148,8 +144,6 @@ pub struct Entry {
 }
 
 const HAS_XATTRS: u8 = 0x80;
-/// Shortest pair of an xattr: a name of one byte and an empty value, with their lengths.
-const XATTR_BYTES_MIN: usize = 3;
 
 impl Entry {
     /// Returns the size that `stat` shows.
@@ -192,11 +186,7 @@ impl Entry {
         self.ctime.encode_relative(self.mtime, writer);
         self.atime.encode_relative(self.mtime, writer);
         if let Some(xattrs) = &self.xattrs {
-            writer.uint(xattrs.len() as u64);
-            for (name, value) in xattrs.iter() {
-                writer.bytes(name);
-                writer.bytes(value);
-            }
+            encode_xattrs(xattrs, writer);
         }
         self.encode_node(writer);
     }
@@ -249,25 +239,6 @@ impl Entry {
         let node = decode_node(tag & !HAS_XATTRS, reader)?;
         Ok(Self { identity, mode, uid, gid, nlink, mtime, ctime, atime, xattrs, node })
     }
-}
-
-fn decode_xattrs(reader: &mut Reader<'_>) -> Result<Xattrs, DecodeError> {
-    let count = reader.count(XATTR_BYTES_MIN)?;
-    let mut xattrs = BTreeMap::<Box<[u8]>, Box<[u8]>>::new();
-    for _ in 0..count {
-        let name = reader.bytes()?;
-        if name.is_empty() || name.contains(&0) {
-            return Err(DecodeError::new("bad xattr name"));
-        }
-        if xattrs.last_key_value().is_some_and(|(last, _)| **last >= *name) {
-            return Err(DecodeError::new("xattrs out of order"));
-        }
-        xattrs.insert(name.into(), reader.bytes()?.into());
-    }
-    if xattrs.is_empty() {
-        return Err(DecodeError::new("empty xattr list"));
-    }
-    Ok(Some(Arc::new(xattrs)))
 }
 
 fn decode_node(code: u8, reader: &mut Reader<'_>) -> Result<Node, DecodeError> {

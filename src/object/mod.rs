@@ -13,10 +13,11 @@ mod name;
 mod root;
 mod time;
 mod tree_node;
+mod xattrs;
 
 pub use codec::{DecodeError, Reader, Writer};
 pub use commit::{Author, Commit, CommitKind, ExternalLink};
-pub use entry::{Content, Entry, EntryKind, Node, Xattrs};
+pub use entry::{Content, Entry, EntryKind, Node};
 pub use id::{HexError, ObjectId};
 pub use location::{Container, Encoding, Location, ObjectKind};
 pub use manifest::{Extent, Manifest};
@@ -24,3 +25,4 @@ pub use name::{NAME_BYTES_MAX, Name, NameError};
 pub use root::Root;
 pub use time::Timestamp;
 pub use tree_node::{ChildRef, TreeItem, TreeNode};
+pub use xattrs::{Xattrs, decode_xattrs, encode_xattrs};

@@ -15,7 +15,7 @@ pub use mount::{detach, free_dead_mount, is_mounted, mount_points_of, source_of,
 pub use namespace::{may_isolate, show_at};
 pub use path::{device_numbers, make_node, may_write, set_times};
 pub use process::{
-    coarse_millis, effective_gid, effective_uid, give_way, is_readable, let_go_of_standard_streams, raise_open_files_limit,
-    set_umask, tune_allocator,
+    coarse_millis, effective_gid, effective_uid, give_way, groups_of, is_readable, let_go_of_standard_streams,
+    raise_open_files_limit, set_umask, tune_allocator,
 };
 pub use users::process_within;

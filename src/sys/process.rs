@@ -22,6 +22,13 @@ pub fn coarse_millis() -> u64 {
     now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
 }
 
+/// Returns the supplementary groups of a process; none when it cannot be seen.
+pub fn groups_of(pid: u32) -> Vec<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let groups = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or_default();
+    groups.split_whitespace().filter_map(|group| group.parse().ok()).collect()
+}
+
 /// Sets the permission bits that new files do not get.
 pub fn set_umask(mask: u32) -> u32 {
     // SAFETY: the call takes an integer and always succeeds.

@@ -1,13 +1,14 @@
 //! The one function that changes the live tree, in work and in recovery alike.
 
+use super::acl;
 use super::error::WorkspaceError;
 use super::extents::Fill;
 use super::file::{BLOCK_BYTES, Base, FileBody, Layered, SMALL_BYTES_MAX};
 use super::inode::{Body, Directory, Ino, Inode, ROOT};
 use super::live::LiveTree;
-use super::operation::{AttributeChange, NewNode, Operation, RangeChange};
+use super::operation::{AttributeChange, NewNode, Operation, RangeChange, RangeOptions};
 use super::staging::StagingDir;
-use crate::object::{EntryKind, Name, Timestamp};
+use crate::object::{EntryKind, Name, Timestamp, Xattrs};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -35,7 +36,9 @@ impl LiveTree {
         match operation {
             Operation::Bind { name, .. } => self.child(first, name).map(drop),
             Operation::BindLink { identity } => self.load_link(*identity).map(drop),
-            Operation::Create { name, identity, node, time, .. } => self.apply_create(first, name, *identity, node, *time),
+            Operation::Create { name, identity, node, xattrs, time, .. } => {
+                self.apply_create(first, name, new_inode(*identity, node, xattrs, *time))
+            }
             Operation::Link { name, time, .. } => self.apply_link(first, second, name, *time),
             Operation::Remove { name, time, .. } => self.apply_remove(first, name, *time),
             Operation::Rename { name, new_name, time, .. } => self.apply_rename(first, name, second, new_name, *time),
@@ -49,43 +52,20 @@ impl LiveTree {
             Operation::WriteStaged { offset, len, strip_privileges, time, .. } => {
                 self.apply_write_staged(first, *offset..*offset + *len, *strip_privileges, *time)
             }
-            Operation::ChangeRange { offset, len, change, keep_size, time, .. } => {
-                self.apply_range(first, *offset..*offset + *len, *change, *keep_size, *time)
+            Operation::ChangeRange { offset, len, change, options, time, .. } => {
+                self.apply_range(first, *offset..*offset + *len, *change, *options, *time)
             }
+            Operation::Share { shared, strip_privileges, time, .. } => self.apply_share(first, shared, *strip_privileges, *time),
         }
     }
 
-    fn apply_create(
-        &mut self,
-        parent: Ino,
-        name: &Name,
-        identity: u64,
-        node: &NewNode,
-        time: Timestamp,
-    ) -> Result<(), WorkspaceError> {
+    fn apply_create(&mut self, parent: Ino, name: &Name, mut inode: Inode) -> Result<(), WorkspaceError> {
         if self.child(parent, name)?.is_some() {
             return Err(WorkspaceError::Exists(name.to_string()));
         }
-        let directory = node.kind == EntryKind::Directory;
-        let inode = Inode {
-            identity,
-            mode: node.mode,
-            uid: node.uid,
-            gid: node.gid,
-            nlink: if directory { 2 } else { 1 },
-            mtime: time,
-            ctime: time,
-            atime: time,
-            xattrs: None,
-            body: new_body(node),
-            places: Vec::new(),
-            linked: false,
-            orphan: false,
-            lookups: 0,
-            changed_in: self.generation,
-            content_changed_in: self.generation,
-            bound_in: 0,
-        };
+        let (directory, time) = (inode.kind() == EntryKind::Directory, inode.mtime);
+        inode.changed_in = self.generation;
+        inode.content_changed_in = self.generation;
         let ino = self.insert(inode);
         self.add_name(parent, name, ino)?;
         self.touch_directory(parent, time, i64::from(directory))
@@ -197,7 +177,13 @@ impl LiveTree {
             self.resize(ino, size_bytes)?;
         }
         let inode = self.inode_mut(ino)?;
-        inode.mode = change.mode.unwrap_or(inode.mode);
+        if let Some(mode) = change.mode {
+            inode.mode = mode;
+            if let Some(mut list) = acl::acl_of(&inode.xattrs, acl::ACCESS) {
+                list.set_mode(mode);
+                set_xattr(inode, acl::ACCESS, Some(&list.to_bytes()));
+            }
+        }
         inode.uid = change.uid.unwrap_or(inode.uid);
         inode.gid = change.gid.unwrap_or(inode.gid);
         inode.atime = change.atime.unwrap_or(inode.atime);
@@ -209,7 +195,12 @@ impl LiveTree {
 
     fn apply_xattr(&mut self, ino: Ino, name: &[u8], value: Option<&[u8]>, time: Timestamp) -> Result<(), WorkspaceError> {
         let inode = self.inode_mut(ino)?;
-        set_xattr(inode, name, value);
+        let list = value.filter(|_| name == acl::ACCESS).and_then(acl::Acl::parse);
+        if let Some(list) = &list {
+            inode.mode = list.mode(inode.mode);
+        }
+        let told_by_mode = list.is_some_and(|list| list.is_minimal());
+        set_xattr(inode, name, value.filter(|_| !told_by_mode));
         inode.ctime = time;
         self.mark(ino);
         Ok(())
@@ -254,7 +245,7 @@ impl LiveTree {
         Ok(())
     }
 
-    fn touch_file(&mut self, ino: Ino, strip_privileges: bool, time: Timestamp) -> Result<(), WorkspaceError> {
+    pub(super) fn touch_file(&mut self, ino: Ino, strip_privileges: bool, time: Timestamp) -> Result<(), WorkspaceError> {
         let inode = self.inode_mut(ino)?;
         inode.mtime = time;
         inode.ctime = time;
@@ -296,8 +287,7 @@ impl LiveTree {
         time: Timestamp,
     ) -> Result<(), WorkspaceError> {
         let layered = self.layered_mut(ino)?;
-        layered.size_bytes = layered.size_bytes.max(range.end);
-        layered.extents.set(range, Fill::Data);
+        layered.written(range);
         self.touch_file(ino, strip_privileges, time)
     }
 
@@ -351,20 +341,45 @@ impl LiveTree {
         ino: Ino,
         range: Range<u64>,
         change: RangeChange,
-        keep_size: bool,
+        options: RangeOptions,
         time: Timestamp,
     ) -> Result<(), WorkspaceError> {
+        let size_bytes = self.inode(ino)?.file().map_or(0, FileBody::size_bytes);
+        let end = if options.keep_size { range.end.min(size_bytes) } else { range.end };
+        if range.start >= end {
+            return self.touch_file(ino, options.strip_privileges, time); // Space beyond the end is not kept, but times move.
+        }
         self.open_layer(ino)?;
         let layered = self.layered_mut(ino)?;
-        let end = if keep_size { range.end.min(layered.size_bytes) } else { range.end };
         layered.size_bytes = layered.size_bytes.max(end);
-        let range = range.start.min(end)..end;
         match change {
-            RangeChange::Punch => layered.extents.set(range, Fill::Hole),
-            RangeChange::Zero => layered.extents.set(range, Fill::Zero),
-            RangeChange::Allocate => layered.allocate(range),
+            RangeChange::Punch => layered.punch(range),
+            RangeChange::Zero => layered.extents.set(range.start..end, Fill::Zero),
+            RangeChange::Allocate => layered.allocate(range.start..end),
         }
-        self.touch_file(ino, false, time)
+        self.touch_file(ino, options.strip_privileges, time)
+    }
+}
+
+fn new_inode(identity: u64, node: &NewNode, xattrs: &Xattrs, time: Timestamp) -> Inode {
+    Inode {
+        identity,
+        mode: node.mode,
+        uid: node.uid,
+        gid: node.gid,
+        nlink: if node.kind == EntryKind::Directory { 2 } else { 1 },
+        mtime: time,
+        ctime: time,
+        atime: time,
+        xattrs: xattrs.clone(),
+        body: new_body(node),
+        places: Vec::new(),
+        linked: false,
+        orphan: false,
+        lookups: 0,
+        changed_in: 0,
+        content_changed_in: 0,
+        bound_in: 0,
     }
 }
 

@@ -1,11 +1,12 @@
 //! File operations that change the tree: checked against POSIX, journaled, applied.
 
+use super::acl;
 use super::error::WorkspaceError;
 use super::file::{BLOCK_BYTES, FileBody};
 use super::inode::{Attributes, Body, Ino, Inode, ROOT};
 use super::journal::Journal;
 use super::live::LiveTree;
-use super::operation::{AttributeChange, NewNode, Operation, RangeChange};
+use super::operation::{AttributeChange, NewNode, Operation, RangeChange, RangeOptions};
 use super::staging::StagingDir;
 use crate::object::{EntryKind, Name, Timestamp};
 use std::sync::Arc;
@@ -58,7 +59,7 @@ pub struct Live {
 
 impl Live {
     /// Journals and applies `operation` unless all files it concerns lost their names: nobody could find those after a restart.
-    fn perform(&mut self, operation: &Operation, files: &[Ino]) -> Result<(), WorkspaceError> {
+    pub(super) fn perform(&mut self, operation: &Operation, files: &[Ino]) -> Result<(), WorkspaceError> {
         if self.poisoned {
             return Err(WorkspaceError::ReadOnly);
         }
@@ -130,8 +131,8 @@ impl Live {
         Ok(inode)
     }
 
-    /// Creates a file of any kind.
-    pub fn create(&mut self, parent: Ino, name: &Name, mut node: NewNode) -> Result<Ino, WorkspaceError> {
+    /// Creates a file of any kind; `umask` counts unless the directory has a default ACL.
+    pub fn create(&mut self, parent: Ino, name: &Name, mut node: NewNode, umask: u32) -> Result<Ino, WorkspaceError> {
         let directory = self.open_directory(parent)?;
         if directory.mode & SETGID != 0 {
             node.gid = directory.gid;
@@ -139,12 +140,18 @@ impl Live {
                 node.mode |= SETGID;
             }
         }
+        let mut xattrs = None;
+        match acl::acl_of(&directory.xattrs, acl::DEFAULT) {
+            _ if node.kind == EntryKind::Symlink => {}
+            Some(default) => (node.mode, xattrs) = acl::inherited(default, node.mode, node.kind == EntryKind::Directory),
+            None => node.mode &= !umask,
+        }
         if self.tree.child(parent, name)?.is_some() {
             return Err(WorkspaceError::Exists(name.to_string()));
         }
         let identity = self.tree.take_identity()?;
         let (parent_identity, time) = (self.identity(parent)?, Timestamp::now());
-        let operation = Operation::Create { parent: parent_identity, name: name.clone(), identity, node, time };
+        let operation = Operation::Create { parent: parent_identity, name: name.clone(), identity, node, xattrs, time };
         self.perform(&operation, &[parent])?;
         let segment = self.journal.segment();
         let ino = self.tree.number_of(identity);
@@ -265,6 +272,16 @@ impl Live {
             (XattrMode::Replace, None) => return Err(WorkspaceError::NoData("extended attribute")),
             _ => {}
         }
+        if matches!(name, acl::ACCESS | acl::DEFAULT) {
+            if acl::Acl::parse(value).is_none() {
+                return Err(WorkspaceError::Invalid("not an access control list".into()));
+            }
+            if value.len() > acl::ACL_BYTES_MAX {
+                return Err(WorkspaceError::TooLarge);
+            }
+        } else if old.is_some_and(|old| **old == *value) {
+            return Ok(()); // Not even ctime moves, as on ext4.
+        }
         let others: usize = xattrs.map_or(0, |all| {
             all.iter().filter(|(other, _)| ***other != *name).map(|(name, value)| name.len() + value.len()).sum()
         });
@@ -280,6 +297,9 @@ impl Live {
     pub fn remove_xattr(&mut self, ino: Ino, name: &[u8]) -> Result<(), WorkspaceError> {
         let inode = self.tree.inode(ino)?;
         if !inode.xattrs.as_ref().is_some_and(|xattrs| xattrs.contains_key(name)) {
+            if matches!(name, acl::ACCESS | acl::DEFAULT) {
+                return Ok(()); // A file without a list is as one that lost it.
+            }
             return Err(WorkspaceError::NoData("extended attribute"));
         }
         let operation = Operation::SetXattr { identity: inode.identity, name: name.into(), value: None, time: Timestamp::now() };
@@ -328,15 +348,15 @@ impl Live {
         offset: u64,
         len: u64,
         change: RangeChange,
-        keep_size: bool,
+        options: RangeOptions,
     ) -> Result<(), WorkspaceError> {
         let end = offset.checked_add(len).filter(|end| *end <= FILE_BYTES_MAX).ok_or(WorkspaceError::FileTooLarge)?;
-        let size_bytes = self.regular(ino)?.size_bytes();
-        if keep_size && offset >= size_bytes || end == offset {
+        self.regular(ino)?;
+        if end == offset {
             return Ok(());
         }
         let (identity, time) = (self.identity(ino)?, Timestamp::now());
-        self.perform(&Operation::ChangeRange { identity, offset, len, change, keep_size, time }, &[ino])
+        self.perform(&Operation::ChangeRange { identity, offset, len, change, options, time }, &[ino])
     }
 
     fn regular(&self, ino: Ino) -> Result<&FileBody, WorkspaceError> {

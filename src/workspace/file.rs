@@ -147,6 +147,32 @@ impl Layered {
         }
     }
 
+    /// Says that `range` was written. The blocks at its ends take space as a whole, as on ext4: a block is a hole or it is not.
+    pub fn written(&mut self, range: Range<u64>) {
+        self.size_bytes = self.size_bytes.max(range.end);
+        self.extents.set(range.clone(), Fill::Data);
+        for at in [range.start, range.end.saturating_sub(1)] {
+            let block = at / BLOCK_BYTES * BLOCK_BYTES;
+            self.allocate(block..block.saturating_add(BLOCK_BYTES));
+        }
+    }
+
+    /// Makes zeros of `range`, and holes of the whole blocks in it; what lies behind the end of the file is one with its last block.
+    pub fn punch(&mut self, range: Range<u64>) {
+        let size_bytes = self.size_bytes;
+        let range = range.start..if range.end > size_bytes { size_bytes.next_multiple_of(BLOCK_BYTES) } else { range.end };
+        let start = range.start.next_multiple_of(BLOCK_BYTES);
+        let holes = start..(range.end / BLOCK_BYTES * BLOCK_BYTES).max(start);
+        for edge in [range.start..holes.start.min(range.end), holes.end..range.end.max(holes.end)] {
+            for piece in self.pieces(edge) {
+                if !matches!(piece.source, Source::Hole) {
+                    self.extents.set(piece.range, Fill::Zero);
+                }
+            }
+        }
+        self.extents.set(holes.start..holes.end.min(size_bytes), Fill::Hole);
+    }
+
     fn data_bytes(&self) -> u64 {
         let mut total = 0;
         let mut counted = 0; // Blocks below this are counted.
@@ -218,6 +244,27 @@ fn clean_piece(content: Content, range: Range<u64>) -> Piece {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_block_is_a_hole_or_it_is_not() {
+        let holes = |layered: &Layered| {
+            let pieces = layered.pieces(0..layered.size_bytes).into_iter();
+            pieces
+                .filter(|piece| matches!(piece.source, Source::Hole))
+                .map(|piece| (piece.range.start, piece.range.end))
+                .collect::<Vec<_>>()
+        };
+        let mut layered = Layered::over(&FileBody::empty());
+        layered.resize(20_000);
+        layered.written(9000..9010);
+        assert_eq!(holes(&layered), [(0, 8192), (12_288, 20_000)]);
+        layered.resize(8500);
+        assert_eq!(holes(&layered), [(0, 8192)], "its block stays though the bytes that were written are gone");
+        layered.punch(8200..8500);
+        assert_eq!(holes(&layered), [(0, 8192)], "part of a block is made zeros");
+        layered.punch(8192..9000);
+        assert_eq!(holes(&layered), [(0, 8192), (8192, 8500)], "a range that goes beyond the end has all of the last block");
+    }
 
     #[test]
     fn a_file_that_shrank_and_grew_again_shows_a_hole() {

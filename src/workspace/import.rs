@@ -2,6 +2,7 @@
 //!
 //! What is stored is what was hashed, read once. A file that changes while it is read is reported, not silently mixed.
 
+use super::acl;
 use super::error::WorkspaceError;
 use super::restore::Restored;
 use super::{Workspace, WorkspaceError as Error};
@@ -398,7 +399,7 @@ fn xattrs_of(path: &Path) -> Xattrs {
     let mut xattrs = BTreeMap::new();
     for name in xattr::list(path).ok()? {
         if let Ok(Some(value)) = xattr::get(path, &name)
-            && !name.as_bytes().starts_with(b"system.")
+            && (!name.as_bytes().starts_with(b"system.") || [acl::ACCESS, acl::DEFAULT].contains(&name.as_bytes()))
         {
             xattrs.insert(Box::from(name.as_bytes()), value.into_boxed_slice());
         }

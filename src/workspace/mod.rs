@@ -5,6 +5,7 @@
 //! goes on, names them in one transaction (`checkpoint`) and marks the tree clean (`cut` again). A restore seals
 //! likewise, compares two sealed states and swaps what differs (`swap`).
 
+mod acl;
 mod apply;
 mod branches;
 mod changes;
@@ -33,11 +34,13 @@ mod replay;
 mod restore;
 mod seal;
 mod segment;
+mod share;
 mod staging;
 mod standing;
 mod swap;
 mod syncing;
 
+pub use acl::{ACCESS as ACL_ACCESS, DEFAULT as ACL_DEFAULT};
 pub use branches::{Branches, Pin};
 pub use changes::{FILE_BYTES_MAX, RenameMode, XattrMode};
 pub use checkpoint::{Checkpoint, CheckpointRequest};
@@ -47,7 +50,7 @@ pub use inode::{Attributes, Ino, ROOT};
 pub use inspect::{Inspected, found_branches, inspect};
 pub use listing::Listed;
 pub use merge::{MergeRequest, MergeSource, Merged};
-pub use operation::{AttributeChange, NewNode, RangeChange};
+pub use operation::{AttributeChange, NewNode, RangeChange, RangeOptions};
 pub use restore::{BranchUndo, Restored, UndoPlan};
 pub use swap::Stale;
 pub use syncing::FileSync;
@@ -236,10 +239,10 @@ impl Workspace {
         reading::read(&self.repository, &body, offset..offset.saturating_add(len))
     }
 
-    /// Creates a file and adds a reference to it.
-    pub fn create(&self, parent: Ino, name: &Name, node: NewNode) -> Result<Attributes, WorkspaceError> {
+    /// Creates a file and adds a reference to it. The creator's `umask` counts unless the directory has a default ACL.
+    pub fn create(&self, parent: Ino, name: &Name, node: NewNode, umask: u32) -> Result<Attributes, WorkspaceError> {
         let mut live = self.live_to_change();
-        let ino = live.create(parent, name, node)?;
+        let ino = live.create(parent, name, node, umask)?;
         live.tree.remember(ino);
         Ok(live.tree.inode(ino)?.attributes(ino))
     }
@@ -325,9 +328,14 @@ impl Workspace {
         offset: u64,
         len: u64,
         change: RangeChange,
-        keep_size: bool,
+        options: RangeOptions,
     ) -> Result<(), WorkspaceError> {
-        self.live_to_change().change_range(ino, offset, len, change, keep_size)
+        self.live_to_change().change_range(ino, offset, len, change, options)
+    }
+
+    /// Copies a whole file by sharing what is stored of it; `None` when it must be copied by its bytes.
+    pub fn share(&self, source: Ino, target: Ino, len_bytes: u64, strip_privileges: bool) -> Result<Option<u64>, WorkspaceError> {
+        self.live_to_change().share(source, target, len_bytes, strip_privileges)
     }
 
     /// Finds the next data (or hole) from `offset` on, in whole blocks.

@@ -1,6 +1,7 @@
 //! One change of the live tree, as a value: it is journaled, then applied by one function, and replayed by the same.
 
-use crate::object::{DecodeError, EntryKind, Name, Reader, Timestamp, Writer};
+use super::share::Shared;
+use crate::object::{Content, DecodeError, EntryKind, Name, Reader, Timestamp, Writer, Xattrs, decode_xattrs, encode_xattrs};
 
 /// Which attributes a `SetAttributes` changes; absent ones stay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,6 +48,15 @@ pub enum RangeChange {
     Allocate,
 }
 
+/// What else a change of a range does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RangeOptions {
+    /// The file does not grow.
+    pub keep_size: bool,
+    /// Setuid, setgid and capabilities end: the caller has no right to them.
+    pub strip_privileges: bool,
+}
+
 /// One change of the live tree. Files are named by identity; every change carries its time, so that replaying gives the same tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
@@ -55,7 +65,7 @@ pub(crate) enum Operation {
     /// Says that `identity` is described by the link table; changes nothing.
     BindLink { identity: u64 },
     /// A new file of any kind.
-    Create { parent: u64, name: Name, identity: u64, node: NewNode, time: Timestamp },
+    Create { parent: u64, name: Name, identity: u64, node: NewNode, xattrs: Xattrs, time: Timestamp },
     /// A further name of a file.
     Link { identity: u64, parent: u64, name: Name, time: Timestamp },
     /// A name goes; a directory under it is empty.
@@ -75,7 +85,9 @@ pub(crate) enum Operation {
     /// Data that was written into the file's staging file at the same offset.
     WriteStaged { identity: u64, offset: u64, len: u64, strip_privileges: bool, time: Timestamp },
     /// A range changes without data.
-    ChangeRange { identity: u64, offset: u64, len: u64, change: RangeChange, keep_size: bool, time: Timestamp },
+    ChangeRange { identity: u64, offset: u64, len: u64, change: RangeChange, options: RangeOptions, time: Timestamp },
+    /// The file becomes a copy of another one that is as sealed.
+    Share { identity: u64, shared: Shared, strip_privileges: bool, time: Timestamp },
 }
 
 impl Operation {
@@ -93,7 +105,8 @@ impl Operation {
             | Self::Write { identity, .. }
             | Self::Layer { identity, .. }
             | Self::WriteStaged { identity, .. }
-            | Self::ChangeRange { identity, .. } => (Some(*identity), None),
+            | Self::ChangeRange { identity, .. }
+            | Self::Share { identity, .. } => (Some(*identity), None),
         };
         first.into_iter().chain(second)
     }
@@ -119,11 +132,14 @@ impl Operation {
                 w.u8(2);
                 w.uint(*identity);
             }
-            Self::Create { parent, name, identity, node, time } => {
-                w.u8(3);
+            Self::Create { parent, name, identity, node, xattrs, time } => {
+                w.u8(if xattrs.is_some() { 14 } else { 3 });
                 encode_place(*parent, name, w);
                 w.uint(*identity);
                 node.encode(w);
+                if let Some(xattrs) = xattrs {
+                    encode_xattrs(xattrs, w);
+                }
                 time.encode(w);
             }
             Self::Link { identity, parent, name, time } => {
@@ -184,13 +200,20 @@ impl Operation {
                 w.u8(u8::from(*strip_privileges));
                 time.encode(w);
             }
-            Self::ChangeRange { identity, offset, len, change, keep_size, time } => {
+            Self::ChangeRange { identity, offset, len, change, options, time } => {
                 w.u8(13);
                 w.uint(*identity);
                 w.uint(*offset);
                 w.uint(*len);
                 w.u8(*change as u8);
-                w.u8(u8::from(*keep_size));
+                w.u8(u8::from(options.keep_size) | u8::from(options.strip_privileges) << 1);
+                time.encode(w);
+            }
+            Self::Share { identity, shared, strip_privileges, time } => {
+                w.u8(15);
+                w.uint(*identity);
+                shared.encode(w);
+                w.u8(u8::from(*strip_privileges));
                 time.encode(w);
             }
         }
@@ -205,11 +228,12 @@ impl Operation {
                 Self::Bind { identity, parent, name }
             }
             2 => Self::BindLink { identity: r.uint()? },
-            3 => {
+            tag @ (3 | 14) => {
                 let (parent, name) = decode_place(r)?;
                 let identity = r.uint()?;
                 let node = NewNode::decode(r)?;
-                Self::Create { parent, name, identity, node, time: Timestamp::decode(r)? }
+                let xattrs = if tag == 14 { decode_xattrs(r)? } else { None };
+                Self::Create { parent, name, identity, node, xattrs, time: Timestamp::decode(r)? }
             }
             4 => {
                 let identity = r.uint()?;
@@ -263,8 +287,16 @@ impl Operation {
                     2 => RangeChange::Allocate,
                     _ => return Err(DecodeError::new("unknown range change")),
                 };
-                let keep_size = decode_bool(r)?;
-                Self::ChangeRange { identity, offset, len, change, keep_size, time: Timestamp::decode(r)? }
+                let options = match r.u8()? {
+                    bits @ 0..4 => RangeOptions { keep_size: bits & 1 != 0, strip_privileges: bits & 2 != 0 },
+                    _ => return Err(DecodeError::new("unknown option of a range")),
+                };
+                Self::ChangeRange { identity, offset, len, change, options, time: Timestamp::decode(r)? }
+            }
+            15 => {
+                let identity = r.uint()?;
+                let shared = Shared::decode(r)?;
+                Self::Share { identity, shared, strip_privileges: decode_bool(r)?, time: Timestamp::decode(r)? }
             }
             _ => return Err(DecodeError::new("unknown operation")),
         })
@@ -288,7 +320,40 @@ impl NewNode {
     }
 }
 
+impl Shared {
+    fn encode(&self, w: &mut Writer) {
+        let (tag, id) = match &self.content {
+            Content::Empty => (0, None),
+            Content::Blob(id) => (1, Some(id)),
+            Content::Manifest(id) => (2, Some(id)),
+        };
+        w.u8(tag);
+        if let Some(id) = id {
+            w.id(id);
+        }
+        w.uint(self.size_bytes);
+        w.uint(self.data_bytes);
+    }
+
+    fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let content = match r.u8()? {
+            0 => Content::Empty,
+            1 => Content::Blob(r.id()?),
+            2 => Content::Manifest(r.id()?),
+            _ => return Err(DecodeError::new("unknown content")),
+        };
+        let (size_bytes, data_bytes) = (r.uint()?, r.uint()?);
+        check_range(0, size_bytes)?;
+        Ok(Self { content, size_bytes, data_bytes })
+    }
+}
+
 impl AttributeChange {
+    /// Says whether nothing changes but ctime.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
     fn encode(&self, w: &mut Writer) {
         let present = [
             self.mode.is_some(),
@@ -367,16 +432,22 @@ fn check_range(offset: u64, len: u64) -> Result<(), DecodeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
     fn examples() -> Vec<Operation> {
         let name = Name::new(b"a name").unwrap();
         let time = Timestamp { secs: -3, nanos: 7 };
         let node = NewNode { kind: EntryKind::Symlink, mode: 0o777, uid: 1, gid: 2, device: 0, target: (*b"x/y").into() };
         let change = AttributeChange { uid: Some(4), mtime: Some(time), size_bytes: Some(9), ..Default::default() };
+        let xattrs: Xattrs = Some(Arc::new([((*b"user.a").into(), (*b"1").into())].into()));
+        let content = Content::Blob(crate::object::ObjectId::of(b"content"));
+        let shared = Shared { content, size_bytes: 9, data_bytes: 9 };
+        let options = RangeOptions { keep_size: true, strip_privileges: true };
         vec![
             Operation::Bind { identity: 9, parent: 1, name: name.clone() },
             Operation::BindLink { identity: 12 },
-            Operation::Create { parent: 1, name: name.clone(), identity: 1 << 40, node, time },
+            Operation::Create { parent: 1, name: name.clone(), identity: 1 << 40, node: node.clone(), xattrs: None, time },
+            Operation::Create { parent: 1, name: name.clone(), identity: 1 << 40, node, xattrs, time },
             Operation::Link { identity: 5, parent: 1, name: name.clone(), time },
             Operation::Remove { parent: 1, name: name.clone(), time },
             Operation::Rename { parent: 1, name: name.clone(), new_parent: 3, new_name: name.clone(), time },
@@ -387,7 +458,8 @@ mod tests {
             Operation::Write { identity: 4, offset: 77, data: (*b"data").into(), strip_privileges: true, time },
             Operation::Layer { identity: 4, staging: 8 },
             Operation::WriteStaged { identity: 4, offset: 1 << 50, len: 3, strip_privileges: false, time },
-            Operation::ChangeRange { identity: 4, offset: 0, len: 3, change: RangeChange::Allocate, keep_size: true, time },
+            Operation::ChangeRange { identity: 4, offset: 0, len: 3, change: RangeChange::Allocate, options, time },
+            Operation::Share { identity: 4, shared, strip_privileges: true, time },
         ]
     }
 

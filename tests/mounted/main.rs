@@ -12,6 +12,7 @@ mod fsck;
 mod links;
 mod merge;
 mod mount;
+mod posix;
 mod restore;
 mod security;
 mod space;

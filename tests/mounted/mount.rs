@@ -38,6 +38,12 @@ impl TestMount {
         Self { daemon: None, dir }
     }
 
+    /// Lets other users reach the mount point.
+    pub fn let_others_in(&self) {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(self.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
     /// Starts the daemon in the foreground and waits until it serves.
     pub fn mount(&mut self, options: &[&str]) {
         self.mount_with(options, &[]);

@@ -3,7 +3,9 @@
 use crate::look::{Picture, Shown, live, shown_in};
 use mementofs::object::{Author, CommitKind, EntryKind, ExternalLink, Name, ObjectId};
 use mementofs::repository::Repository;
-use mementofs::workspace::{Branches, CheckpointRequest, Ino, NewNode, ROOT, RangeChange, RenameMode, Workspace, XattrMode};
+use mementofs::workspace::{
+    Branches, CheckpointRequest, Ino, NewNode, ROOT, RangeChange, RangeOptions, RenameMode, Workspace, XattrMode,
+};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -62,7 +64,7 @@ struct Builder {
 impl Builder {
     fn add(&mut self, parent: Ino, text: &str, kind: EntryKind, target: &str) -> Ino {
         let node = NewNode { kind, mode: 0o644, uid: 0, gid: 0, device: 0, target: target.as_bytes().into() };
-        let ino = self.workspace.create(parent, &name(text), node).unwrap().ino;
+        let ino = self.workspace.create(parent, &name(text), node, 0).unwrap().ino;
         if !text.starts_with("name-") {
             self.remember();
         }
@@ -132,7 +134,8 @@ pub fn build(dir: &Path, crashed: bool) -> Original {
     let first = builder.checkpoint("the first", Some("start"), &[("ci", "run-1")]);
     builder.write(text, 100, b"changed");
     builder.write(large, 600_000, &bytes(3000, 5, false));
-    builder.workspace.change_range(large, 200_000, 100_000, RangeChange::Punch, true).unwrap();
+    let punched = RangeOptions { keep_size: true, strip_privileges: false };
+    builder.workspace.change_range(large, 200_000, 100_000, RangeChange::Punch, punched).unwrap();
     let second = builder.checkpoint("the second, with \"quotes\"", None, &[("ci", "run-2"), ("agent", "t/1")]);
     builder.file(deep, "new", &bytes(9000, 6, true));
     builder.workspace.unlink(work, &name("small")).unwrap();
