@@ -7,7 +7,7 @@
 use mementofs::object::{Author, EntryKind, ExternalLink, Name, Node, ObjectId, TreeItem};
 use mementofs::repository::{GcRules, Repository};
 use mementofs::tree::{self, NodeSource, Reached};
-use mementofs::workspace::{CheckpointRequest, Ino, NewNode, ROOT, RenameMode, Workspace};
+use mementofs::workspace::{Branches, CheckpointRequest, Ino, NewNode, ROOT, RenameMode, Workspace};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -53,7 +53,8 @@ struct Known {
 /// A store with what was promised about it.
 struct World {
     store: PathBuf,
-    workspace: Option<Arc<Workspace>>,
+    /// The branches of the store and the one at work.
+    opened: Option<(Arc<Branches>, Arc<Workspace>)>,
     live: Files,
     checkpoints: Vec<Known>,
     undo: Option<Files>,
@@ -61,6 +62,12 @@ struct World {
     open: Vec<(Ino, Arc<Vec<u8>>)>,
     labels: u64,
     _dir: tempfile::TempDir,
+}
+
+fn opened(repository: Arc<Repository>) -> (Arc<Branches>, Arc<Workspace>) {
+    let branches = Branches::new(repository);
+    let workspace = branches.open("main").unwrap();
+    (branches, workspace)
 }
 
 fn author() -> Author {
@@ -75,13 +82,13 @@ impl World {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = dir.path().join("store");
-        let workspace = Workspace::open(Repository::create(&store).unwrap(), "main").unwrap();
+        let (branches, workspace) = opened(Repository::create(&store).unwrap());
         for directory in 0..DIRECTORIES {
             create(&workspace, ROOT, &name(format!("d{directory}")), EntryKind::Directory);
         }
         Self {
             store,
-            workspace: Some(workspace),
+            opened: Some((branches, workspace)),
             live: Files::new(),
             checkpoints: Vec::new(),
             undo: None,
@@ -92,16 +99,20 @@ impl World {
     }
 
     fn workspace(&self) -> &Arc<Workspace> {
-        self.workspace.as_ref().unwrap()
+        &self.opened.as_ref().unwrap().1
+    }
+
+    fn branches(&self) -> &Arc<Branches> {
+        &self.opened.as_ref().unwrap().0
     }
 
     fn close(&mut self) {
         self.open.clear(); // Whoever had files open is gone with the daemon.
-        self.workspace = None;
+        self.opened = None;
     }
 
     fn open_again(&mut self) {
-        self.workspace = Some(Workspace::open(Repository::open(&self.store).unwrap(), "main").unwrap());
+        self.opened = Some(opened(Repository::open(&self.store).unwrap()));
     }
 
     fn place(&self, path: (u8, u8)) -> (Ino, Name) {
@@ -184,13 +195,10 @@ impl World {
     }
 
     fn label(&mut self, at: u64) {
+        let workspace = self.workspace().clone();
         let Some(known) = pick(&mut self.checkpoints, at) else { return };
         self.labels += 1;
-        let named = self.workspace.as_ref().unwrap().repository().history().set_name(
-            &known.id,
-            Some(&format!("label-{}", self.labels)),
-            &author(),
-        );
+        let named = workspace.repository().history().set_name(&known.id, Some(&format!("label-{}", self.labels)), &author());
         named.unwrap();
         known.pinned = true;
     }
@@ -365,7 +373,7 @@ fn fault_library() -> &'static Path {
 #[test]
 fn child_that_collects() {
     let Ok(store) = std::env::var("MEMENTOFS_GC_CHILD") else { return };
-    let workspace = Workspace::open(Repository::open(Path::new(&store)).unwrap(), "main").unwrap();
+    let (branches, _workspace) = opened(Repository::open(Path::new(&store)).unwrap());
     // Everything that changes a file, killed before (1) or after (2) the call; the layout is that of `struct page`.
     let (mask, at, action) = (0b01_0011_1111_1111u32, count_from("MEMENTOFS_GC_AT", 1), 1 + count_from("MEMENTOFS_GC_AT", 1) % 2);
     let mut page = [&[0; 4][..], &mask.to_le_bytes(), &at.to_le_bytes(), &(action as u32).to_le_bytes()].concat();
@@ -373,7 +381,7 @@ fn child_that_collects() {
     std::os::unix::fs::FileExt::write_all_at(&std::fs::File::options().write(true).open(&path).unwrap(), &page, 0).unwrap();
     page[..4].copy_from_slice(&1u32.to_le_bytes());
     std::os::unix::fs::FileExt::write_all_at(&std::fs::File::options().write(true).open(&path).unwrap(), &page, 0).unwrap();
-    workspace.collect(&rules(child_keep_last()), &author()).unwrap();
+    branches.collect(&rules(child_keep_last()), &author()).unwrap();
 }
 
 fn child_keep_last() -> Option<u32> {
@@ -415,11 +423,11 @@ fn killed_history(random: &mut Random) -> bool {
     for _ in 0..random.below(6) {
         world.step(random);
     }
-    world.workspace().collect(&rules(None), &author()).unwrap();
+    world.branches().collect(&rules(None), &author()).unwrap();
     world.check();
     world.close();
     world.open_again();
-    world.workspace().collect(&rules(None), &author()).unwrap();
+    world.branches().collect(&rules(None), &author()).unwrap();
     world.check_that_nothing_else_is_left();
     world.undo();
     world.check();
@@ -441,11 +449,11 @@ fn history_beside_gc(random: &mut Random) {
         world.step(random);
     }
     let stop = AtomicBool::new(false);
-    let workspace = world.workspace().clone();
+    let branches = world.branches().clone();
     std::thread::scope(|scope| {
         let collector = scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
-                workspace.collect(&rules(None), &author()).unwrap();
+                branches.collect(&rules(None), &author()).unwrap();
             }
         });
         let ends = SetOnDrop(&stop); // After a panic too.
@@ -455,11 +463,11 @@ fn history_beside_gc(random: &mut Random) {
         drop(ends);
         collector.join().unwrap();
     });
-    drop(workspace);
+    drop(branches);
     world.check();
     world.close();
     world.open_again();
-    world.workspace().collect(&rules(None), &author()).unwrap();
+    world.branches().collect(&rules(None), &author()).unwrap();
     world.check();
     world.check_that_nothing_else_is_left();
 }

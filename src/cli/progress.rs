@@ -29,3 +29,21 @@ pub fn bytes(what: &str) -> ProgressBar {
     bar.enable_steady_tick(TICK);
     bar
 }
+
+/// Returns a bar for work that says by itself what it is at.
+pub fn steps() -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(0), target());
+    let style = "checking {msg} [{bar:32}] {pos}/{len}";
+    bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.enable_steady_tick(TICK);
+    bar
+}
+
+/// Shows how far the work is.
+pub fn step(bar: &ProgressBar, what: &str, done: u64, total: u64) {
+    if bar.message() != what {
+        bar.set_message(what.to_owned());
+    }
+    bar.set_length(total.max(done));
+    bar.set_position(done);
+}

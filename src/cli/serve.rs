@@ -109,6 +109,7 @@ fn absolute(path: &Path) -> Result<PathBuf, CliError> {
 /// Mounts and serves in this process until the last mount of the store ends. Calls `ready` when the mount is there.
 pub fn serve(plan: &MountPlan, ready: impl FnOnce()) -> Result<(), CliError> {
     sys::set_umask(0o077);
+    sys::tune_allocator();
     let _ = sys::raise_open_files_limit();
     let repository = open_store(&plan.store)?;
     if repository.branch(&plan.branch).is_err() {

@@ -37,7 +37,10 @@ impl ControlDirectory {
             FileKind::Gc => or_nothing(&self.state().last_gc),
             FileKind::Events => self.events_text()?,
             FileKind::Stats => stats_text(&execute::stats_json(workspace)?),
-            FileKind::Error => self.state().last_error.clone(),
+            FileKind::Error => match self.repository().trouble() {
+                Some(trouble) => trouble + "\n",
+                None => self.state().last_error.clone(),
+            },
         })
     }
 

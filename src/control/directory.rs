@@ -98,10 +98,11 @@ impl ControlDirectory {
         if caller.uid == self.owner || caller.uid == 0 { Ok(()) } else { Err(CommandError::Denied) }
     }
 
-    /// Keeps the sentence of a failure for `error`.
+    /// Keeps the sentence of a failure for `error`, which otherwise shows what a read last found damaged.
     pub(super) fn remembered<T>(&self, result: Result<T, CommandError>) -> Result<T, CommandError> {
         if let Err(err) = &result {
             self.state().last_error = format!("{err}\n");
+            self.repository().forget_trouble(); // What a read found damaged before is older.
         }
         result
     }

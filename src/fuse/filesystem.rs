@@ -1,5 +1,6 @@
 //! A mount: what answers the kernel's requests, and how.
 
+use super::linger::Device;
 use super::mounts::Mounts;
 use super::number::NodeNumber;
 use super::reply;
@@ -7,10 +8,10 @@ use super::translate::{denied, guarded, name_of, refused};
 use super::view::View;
 use super::views::ViewTable;
 use crate::control::{CommandError, ControlDirectory, Effects};
-use crate::object::Name;
+use crate::object::{EntryKind, Name};
 use crate::watchdog::{self, Ticket};
 use crate::workspace::{Ino, ROOT, WorkspaceError};
-use fuser::{Errno, INodeNo, ReplyEmpty};
+use fuser::{AccessFlags, Errno, INodeNo, ReplyEmpty};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -21,6 +22,8 @@ pub struct MementoFilesystem {
     pub views: Arc<ViewTable>,
     /// Name of the control directory at the top of each view.
     pub control_name: Box<[u8]>,
+    /// Where its requests come from.
+    pub device: Device,
 }
 
 /// What a node number stands for.
@@ -34,6 +37,7 @@ pub(super) enum Place {
 impl MementoFilesystem {
     /// Finds what a node number stands for.
     pub(super) fn place(&self, ino: INodeNo) -> Result<Place, Errno> {
+        self.device.serves();
         let number = NodeNumber::unpack(ino.0);
         watchdog::about(number.ino);
         let view = self.views.get(number.view()).ok_or(Errno::ENOENT)?;
@@ -87,10 +91,23 @@ impl MementoFilesystem {
         name_of(name)
     }
 
+    /// Answers access(2) where the kernel does not check modes: root may do anything but execute what nobody may.
+    pub(super) fn check_access(&self, ino: INodeNo, mask: AccessFlags) -> Result<(), Errno> {
+        const EXECUTE: u32 = 0o111;
+        let Place::Files(view, ino) = self.place(ino)? else { return Ok(()) };
+        if mask.contains(AccessFlags::X_OK) {
+            let attributes = view.workspace.attributes(ino).map_err(refused("access", ino))?;
+            if attributes.kind == EntryKind::File && attributes.mode & EXECUTE == 0 {
+                return Err(Errno::EACCES);
+            }
+        }
+        Ok(())
+    }
+
     /// Seals in the background when the journal has grown long.
     pub(super) fn seal_later(&self, view: &View) {
         let workspace = view.workspace.clone();
-        self.mounts().pool().run_once(("seal", workspace.branch_id()), move || {
+        self.mounts().background().run_once(("seal", workspace.branch_id()), move || {
             if let Err(err) = workspace.seal_now() {
                 tracing::warn!(%err, "background seal failed");
             }

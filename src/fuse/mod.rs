@@ -6,6 +6,7 @@
 mod attr;
 mod errno;
 mod filesystem;
+mod linger;
 mod listing;
 mod mount;
 mod mounts;

@@ -1,6 +1,7 @@
 //! How a mount is made, and why it could not be.
 
 use super::options::MountOptions;
+use crate::sys;
 use fuser::{Config, MountOption, SessionACL};
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
@@ -47,10 +48,12 @@ pub(super) fn session_config(source: &Path, options: &MountOptions) -> Config {
     config.mount_options = vec![
         MountOption::FSName(source.display().to_string()),
         MountOption::CUSTOM("subtype=mementofs".into()),
-        MountOption::DefaultPermissions,
         MountOption::NoSuid,
         MountOption::NoDev,
     ];
+    if options.allow_other || options.check_modes || sys::effective_uid() != 0 {
+        config.mount_options.push(MountOption::DefaultPermissions); // Root alone may do anything: see docs/decisions/0050.
+    }
     if options.read_only {
         config.mount_options.push(MountOption::RO);
     }

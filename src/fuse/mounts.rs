@@ -1,6 +1,7 @@
 //! All mounts of one store in this process: made, served each by a thread of its own, and ended.
 
 use super::filesystem::MementoFilesystem;
+use super::linger::Device;
 use super::mount::{MountError, session_config};
 use super::notify::{Afterwards, Invalidator};
 use super::options::MountOptions;
@@ -12,6 +13,7 @@ use crate::sys;
 use crate::workspace::{Branches, Pin, Stale, Workspace};
 use fuser::{Session, SessionUnmounter};
 use std::collections::HashMap;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -24,6 +26,7 @@ pub struct Mounts {
     /// The store, as the kernel shows it.
     source: PathBuf,
     pool: Pool,
+    background: Pool,
     audiences: Mutex<HashMap<i64, Weak<Audience>>>,
     running: Mutex<HashMap<PathBuf, SessionUnmounter>>,
     ended: Condvar,
@@ -36,6 +39,7 @@ impl Mounts {
             branches,
             source: source.to_owned(),
             pool: Pool::start(POOL_THREADS)?,
+            background: Pool::start_in_background()?,
             audiences: Mutex::default(),
             running: Mutex::default(),
             ended: Condvar::new(),
@@ -45,6 +49,11 @@ impl Mounts {
     /// Returns the threads for what would keep other requests waiting.
     pub(super) fn pool(&self) -> &Pool {
         &self.pool
+    }
+
+    /// Returns a thread for what nobody waits for.
+    pub(super) fn background(&self) -> &Pool {
+        &self.background
     }
 
     fn running(&self) -> MutexGuard<'_, HashMap<PathBuf, SessionUnmounter>> {
@@ -86,12 +95,15 @@ impl Mounts {
         let view_names = path.join(&options.control_name).join("branches");
         let pin = self.branches.pin(workspace.branch_id(), view_names);
         let invalidator = Invalidator::start().map_err(failed)?;
+        let device = Device::default();
         let filesystem = MementoFilesystem {
             views: Arc::new(ViewTable::new(self.clone(), workspace, invalidator.clone())),
             control_name: options.control_name.as_bytes().into(),
+            device: device.clone(),
         };
         let mut session = Session::new(filesystem, path, &session_config(&self.source, options)).map_err(failed)?;
         invalidator.connect(session.notifier());
+        device.connect(session.as_fd().try_clone_to_owned().map_err(failed)?);
         self.running().insert(path.to_owned(), session.unmount_callable());
         let (mounts, own_path) = (self.clone(), path.to_owned());
         let serving = std::thread::Builder::new().name("serve".into());

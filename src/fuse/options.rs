@@ -1,7 +1,7 @@
 //! The words of `-o`.
 
 /// Options of mount(8) and fstab(5) that say nothing to a mount of ours, which is nosuid and nodev whatever is asked.
-const IGNORED: [&str; 25] = [
+const IGNORED: [&str; 24] = [
     "defaults",
     "auto",
     "noauto",
@@ -26,7 +26,6 @@ const IGNORED: [&str; 25] = [
     "strictatime",
     "nostrictatime",
     "silent",
-    "default_permissions",
 ];
 /// The same, of options with a value.
 const IGNORED_WITH_VALUE: [&str; 4] = ["comment", "user", "helper", "uhelper"];
@@ -38,6 +37,8 @@ const TAKES_BACK: [(&str, &str); 3] = [("exec", "noexec"), ("atime", "noatime"),
 pub struct MountOptions {
     /// Lets other users in; the kernel checks modes.
     pub allow_other: bool,
+    /// Has the kernel check modes even where only root is let in; it always does for others.
+    pub check_modes: bool,
     /// Refuses changes.
     pub read_only: bool,
     /// Name of the control directory.
@@ -48,7 +49,7 @@ pub struct MountOptions {
 
 impl Default for MountOptions {
     fn default() -> Self {
-        Self { allow_other: false, read_only: false, control_name: ".memento".into(), further: Vec::new() }
+        Self { allow_other: false, check_modes: false, read_only: false, control_name: ".memento".into(), further: Vec::new() }
     }
 }
 
@@ -59,6 +60,7 @@ impl MountOptions {
         for word in words.iter().map(|word| word.trim()).filter(|word| !word.is_empty()) {
             match word.split_once('=') {
                 None if word == "allow_other" => options.allow_other = true,
+                None if word == "default_permissions" => options.check_modes = true,
                 None if word == "ro" => options.read_only = true,
                 None if word == "rw" => options.read_only = false,
                 None if IGNORED.contains(&word) || word.starts_with("x-") || word.starts_with("X-") => {}

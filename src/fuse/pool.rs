@@ -17,10 +17,20 @@ pub struct Pool {
 impl Pool {
     /// Starts `threads` threads.
     pub fn start(threads: usize) -> std::io::Result<Self> {
+        Self::start_with("pool", threads, || {})
+    }
+
+    /// Starts one thread that gives way to all others.
+    pub fn start_in_background() -> std::io::Result<Self> {
+        Self::start_with("background", 1, crate::sys::give_way)
+    }
+
+    fn start_with(name: &str, threads: usize, prepare: fn()) -> std::io::Result<Self> {
         let (jobs, received) = unbounded::<Job>();
         for at in 0..threads {
             let received = received.clone();
-            std::thread::Builder::new().name(format!("pool-{at}")).spawn(move || {
+            std::thread::Builder::new().name(format!("{name}-{at}")).spawn(move || {
+                prepare();
                 for job in received {
                     if catch_unwind(AssertUnwindSafe(job)).is_err() {
                         tracing::error!("a job failed by a fault of our own");

@@ -1,6 +1,7 @@
 //! Translates results into what the kernel expects, with the lifetimes that it may rely on.
 
 use super::attr::{file_attr, file_type};
+use super::linger::linger;
 use super::naming::Done;
 use super::number::{NodeNumber, TOP, control_of, files_of};
 use super::translate::denied;
@@ -24,6 +25,13 @@ pub(super) fn entry(reply: ReplyEntry, view: u16, result: Result<Attributes, Err
         Ok(attributes) => reply.entry(&FOREVER, &file_attr(&attributes, files_of(view)), GENERATION),
         Err(errno) => reply.error(errno),
     }
+    linger();
+}
+
+/// Says that a name does not exist: a number of 0 lets the kernel remember that.
+pub(super) fn no_entry(reply: ReplyEntry) {
+    reply.entry(&FOREVER, &nothing(), GENERATION);
+    linger();
 }
 
 pub(super) fn control_entry(reply: ReplyEntry, view: u16, result: Result<Attributes, CommandError>) {
@@ -64,7 +72,7 @@ pub(super) fn new_entry(reply: ReplyEntry, made: Result<Done<Attributes>, Errno>
 /// Answers a change of names likewise.
 pub(super) fn done(reply: ReplyEmpty, done: Result<Done<()>, Errno>) {
     match done {
-        Ok(done) => done.answer(move |_, ()| reply.ok()),
+        Ok(done) => done.answer(move |_, ()| empty(reply, Ok(()))),
         Err(errno) => reply.error(errno),
     }
 }
@@ -72,7 +80,7 @@ pub(super) fn done(reply: ReplyEmpty, done: Result<Done<()>, Errno>) {
 /// Answers a change of one file likewise.
 pub(super) fn changed(reply: ReplyEmpty, changed: Result<(Arc<View>, Ino), Errno>) {
     match changed {
-        Ok((view, ino)) => view.after_others(|| vec![Stale::Attributes { ino }], move || reply.ok()),
+        Ok((view, ino)) => view.after_others(|| vec![Stale::Attributes { ino }], move || empty(reply, Ok(()))),
         Err(errno) => reply.error(errno),
     }
 }
@@ -83,6 +91,7 @@ pub(super) fn written<T>(reply: ReplyWrite, len: u32, result: Result<T, Errno>) 
         Ok(_) => reply.written(len),
         Err(errno) => reply.error(errno),
     }
+    linger();
 }
 
 pub(super) fn empty(reply: ReplyEmpty, result: Result<(), Errno>) {
@@ -90,6 +99,7 @@ pub(super) fn empty(reply: ReplyEmpty, result: Result<(), Errno>) {
         Ok(()) => reply.ok(),
         Err(errno) => reply.error(errno),
     }
+    linger();
 }
 
 pub(super) fn attr(reply: ReplyAttr, view: u16, result: Result<Attributes, Errno>) {
@@ -97,6 +107,7 @@ pub(super) fn attr(reply: ReplyAttr, view: u16, result: Result<Attributes, Errno
         Ok(attributes) => reply.attr(&FOREVER, &file_attr(&attributes, files_of(view))),
         Err(errno) => reply.error(errno),
     }
+    linger();
 }
 
 pub(super) fn control_attr(reply: ReplyAttr, view: u16, result: Result<Attributes, CommandError>) {
@@ -111,6 +122,7 @@ pub(super) fn data(reply: ReplyData, result: Result<Vec<u8>, Errno>) {
         Ok(bytes) => reply.data(&bytes),
         Err(errno) => reply.error(errno),
     }
+    linger();
 }
 
 pub(super) fn xattr(reply: ReplyXattr, size: u32, value: Result<Box<[u8]>, Errno>) {
@@ -120,6 +132,7 @@ pub(super) fn xattr(reply: ReplyXattr, size: u32, value: Result<Box<[u8]>, Errno
         Ok(_) => reply.error(Errno::ERANGE),
         Err(errno) => reply.error(errno),
     }
+    linger();
 }
 
 /// Returns attributes that carry no more than a listing without attributes does.

@@ -1,8 +1,6 @@
 //! The kernel's requests: each is translated, answered by one call, and translated back.
 
-use super::attr::file_attr;
 use super::filesystem::{MementoFilesystem, Place};
-use super::number::{control_of, files_of};
 use super::reply;
 use super::translate::{
     attribute_change, caller, check_xattr_name, denied, guarded, name_of, range_change, refused, stripped, xattr_mode,
@@ -12,9 +10,9 @@ use crate::control::{ControlDirectory, Effects};
 use crate::object::EntryKind;
 use crate::workspace::{NewNode, Stale};
 use fuser::{
-    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags,
-    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen,
-    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, Errno, FileHandle, Filesystem, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags,
+    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -56,8 +54,7 @@ impl Filesystem for MementoFilesystem {
                 let view = Answering::of(view);
                 match guarded("lookup", || view.lookup(parent, &name_of(name)?).map_err(refused("lookup", parent))) {
                     Ok(Some(attributes)) => reply::entry(reply, view.number(), Ok(attributes)),
-                    // A number of 0 says that the name does not exist, and lets the kernel remember that.
-                    Ok(None) => reply.entry(&reply::FOREVER, &reply::nothing(), reply::GENERATION),
+                    Ok(None) => reply::no_entry(reply),
                     Err(errno) => reply.error(errno),
                 }
             }
@@ -411,24 +408,21 @@ impl Filesystem for MementoFilesystem {
         reply::changed(reply, result);
     }
 
-    fn create(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, _flags: i32, reply: ReplyCreate) {
-        if let Ok(Place::Control(view, parent)) = self.place(parent) {
-            return match view.control.create(parent, name.as_bytes(), &caller(request)) {
-                Ok(attributes) => {
-                    let attr = file_attr(&attributes, control_of(view.number()));
-                    reply.created(&reply::NEVER, &attr, reply::GENERATION, FileHandle(0), FopenFlags::empty());
-                }
-                Err(err) => reply.error(denied(err)),
-            };
-        }
-        let node = NewNode { kind: EntryKind::File, mode: mode & 0o7777, uid: 0, gid: 0, device: 0, target: Box::default() };
-        match guarded("create", || self.make(request, parent, name, node)) {
-            Ok(done) => done.answer(move |view, attributes| {
-                let attr = file_attr(&attributes, files_of(view));
-                reply.created(&reply::FOREVER, &attr, reply::GENERATION, FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
-            }),
-            Err(errno) => reply.error(errno),
-        }
+    fn create(
+        &self,
+        _request: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _mode: u32,
+        _umask: u32,
+        _flags: i32,
+        reply: ReplyCreate,
+    ) {
+        reply.error(Errno::ENOSYS); // The kernel makes the file with mknod from now on, and opens it by itself: no release either.
+    }
+
+    fn access(&self, _request: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        reply::empty(reply, guarded("access", || self.check_access(ino, mask)));
     }
 
     fn fallocate(

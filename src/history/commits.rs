@@ -157,7 +157,7 @@ fn tie_links(
     Ok(tied)
 }
 
-fn insert_mementos(transaction: &Transaction<'_>, id: &ObjectId, mementos: &[Memento]) -> Result<(), HistoryError> {
+pub(super) fn insert_mementos(transaction: &Transaction<'_>, id: &ObjectId, mementos: &[Memento]) -> Result<(), HistoryError> {
     let mut insert = transaction.prepare_cached(
         "INSERT OR REPLACE INTO file_mementos (commit_id, path, change, from_path, object, size, mode) VALUES (?,?,?,?,?,?,?)",
     )?;
@@ -175,15 +175,22 @@ fn insert_mementos(transaction: &Transaction<'_>, id: &ObjectId, mementos: &[Mem
     Ok(())
 }
 
-fn insert_commit(transaction: &Transaction<'_>, new: &NewCommit<'_>) -> Result<(), HistoryError> {
-    let commit = new.commit;
+/// Records a commit alone; `changes` and `bytes_changed` say how much it changed.
+pub(super) fn insert_commit_row(
+    transaction: &Transaction<'_>,
+    id: &ObjectId,
+    commit: &Commit,
+    changes: usize,
+    bytes_changed: u64,
+    branch_id: Option<i64>,
+) -> Result<(), HistoryError> {
     transaction
         .prepare_cached(
             "INSERT INTO file_commits (id, parent, branch, root_tree, time, message, author_uid, author_pid, author_command, kind,
              files_changed, bytes_changed, meta, branch_id) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
         )?
         .execute(params![
-            new.id.to_hex(),
+            id.to_hex(),
             commit.parent.map(|id| id.to_hex()),
             commit.branch,
             commit.root.to_hex(),
@@ -193,10 +200,10 @@ fn insert_commit(transaction: &Transaction<'_>, new: &NewCommit<'_>) -> Result<(
             commit.author.pid,
             commit.author.command,
             commit.kind.as_str(),
-            new.mementos.len() as i64,
-            new.bytes_changed as i64,
+            changes as i64,
+            bytes_changed as i64,
             commit.metadata,
-            new.branch_id
+            branch_id
         ])?;
     Ok(())
 }
@@ -214,7 +221,7 @@ impl History {
         self.write(|transaction| {
             insert_objects(transaction, new.objects, commit.time)?;
             count_reuse(transaction, new.reused)?;
-            insert_commit(transaction, new)?;
+            insert_commit_row(transaction, &new.id, commit, new.mementos.len(), new.bytes_changed, Some(new.branch_id))?;
             if let Some(name) = new.name {
                 give_name(transaction, &new.id, name)?;
             }

@@ -5,13 +5,16 @@
 
 mod ancestry;
 mod branches;
+mod check;
 mod checkpointer;
 mod commits;
 mod error;
 mod labels;
+mod mirror;
 mod objects;
 mod operations;
 mod outbox;
+mod rebuild;
 mod resolve;
 mod retention;
 mod schema;
@@ -21,16 +24,22 @@ pub use branches::{BranchRow, BranchState, Fork};
 pub use commits::{CommitRow, Memento, NewCommit};
 pub use error::HistoryError;
 pub use labels::{validate_branch_name, validate_link, validate_name};
+pub use mirror::MirrorContent;
 pub use objects::{NewObject, Usage};
 pub use operations::{Move, MovedFrom};
 pub use outbox::Event;
+pub use rebuild::Recorded;
 pub use retention::{KeepRules, removable};
 
 use checkpointer::Checkpointer;
+use mirror::Mirror;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Events written a second time in one step.
+const MIRRORED_AT_ONCE: usize = 1000;
 
 /// An open history database.
 pub struct History {
@@ -41,6 +50,8 @@ pub struct History {
     checkpointer: Checkpointer,
     /// The last transaction failed while it was made durable: after a crash it may be there all the same.
     unsettled: AtomicBool,
+    mirror: Mirror,
+    path: PathBuf,
 }
 
 impl History {
@@ -64,7 +75,11 @@ impl History {
         schema::configure(&writer)?;
         let (reader, scanner) = (Mutex::new(reading(path)?), Mutex::new(reading(path)?));
         let checkpointer = Checkpointer::start(path)?;
-        Ok(Self { writer: Mutex::new(writer), reader, scanner, checkpointer, unsettled: AtomicBool::new(false) })
+        let (writer, unsettled) = (Mutex::new(writer), AtomicBool::new(false));
+        let (mirror, path) = (Mirror::open(path), path.to_owned());
+        let history = Self { writer, reader, scanner, checkpointer, unsettled, mirror, path };
+        history.catch_up_mirror(); // What a crash or a power cut left out.
+        Ok(history)
     }
 
     fn reader(&self) -> MutexGuard<'_, Connection> {
@@ -80,7 +95,10 @@ impl History {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let done = transact(&mut writer, work);
         match &done {
-            Ok(_) => self.unsettled.store(false, Ordering::Release),
+            Ok(_) => {
+                self.unsettled.store(false, Ordering::Release);
+                self.mirror.follow(|seq| outbox::events_after(&writer, seq, MIRRORED_AT_ONCE));
+            }
             Err(HistoryError::Sqlite(err)) if err.sqlite_error_code() == Some(ErrorCode::SystemIoFailure) => {
                 self.settle(&mut writer);
             }
@@ -110,12 +128,14 @@ impl History {
         !self.unsettled.load(Ordering::Acquire)
     }
 
-    /// Says whether the database is whole, by SQLite's own check.
-    pub fn integrity(&self) -> Result<Vec<String>, HistoryError> {
-        let scanner = self.scanner();
-        let mut statement = scanner.prepare("PRAGMA integrity_check")?;
-        let lines: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-        Ok(lines.into_iter().filter(|line| line != "ok").collect())
+    fn catch_up_mirror(&self) {
+        while self.mirror.follow(|seq| self.events_since(seq, MIRRORED_AT_ONCE)) > 0 {}
+    }
+
+    /// Says how many events the file beside the database holds that the database does not: it lost them.
+    pub fn events_lost(&self) -> Result<i64, HistoryError> {
+        let newest: Option<i64> = self.reader().query_row("SELECT max(seq) FROM outbox", [], |row| row.get(0))?;
+        Ok((self.mirror.last_seq() - newest.unwrap_or(0)).max(0))
     }
 }
 

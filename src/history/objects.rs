@@ -53,7 +53,7 @@ fn location_of(row: &Row<'_>, first: usize) -> Result<(ObjectKind, Location), Hi
     Ok((kind, Location { container, offset, stored_bytes, size_bytes, encoding }))
 }
 
-fn columns_of(location: &Location) -> (Option<u32>, Option<String>, &'static str) {
+pub(super) fn columns_of(location: &Location) -> (Option<u32>, Option<String>, &'static str) {
     let encoding = match location.encoding {
         Encoding::Raw => "raw",
         Encoding::Zstd => "zstd",

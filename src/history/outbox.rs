@@ -2,7 +2,7 @@
 
 use super::{History, HistoryError};
 use crate::object::Timestamp;
-use rusqlite::{Transaction, params};
+use rusqlite::{Connection, Transaction, params};
 use serde_json::Value;
 
 /// Something that happened.
@@ -33,22 +33,26 @@ pub(super) fn insert_event(
     Ok(())
 }
 
+/// Returns up to `limit` events after `seq`, oldest first.
+pub(super) fn events_after(connection: &Connection, seq: i64, limit: usize) -> Result<Vec<Event>, HistoryError> {
+    let mut statement = connection
+        .prepare_cached("SELECT seq, type, payload, idempotency_key, time FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?")?;
+    let events = statement.query_map(params![seq, limit as i64], |row| {
+        Ok(Event {
+            seq: row.get(0)?,
+            event_type: row.get(1)?,
+            payload: row.get(2)?,
+            idempotency_key: row.get(3)?,
+            time: Timestamp::from_nanos(row.get(4)?),
+        })
+    })?;
+    Ok(events.collect::<Result<_, _>>()?)
+}
+
 impl History {
     /// Returns up to `limit` events after `seq`, oldest first.
     pub fn events_since(&self, seq: i64, limit: usize) -> Result<Vec<Event>, HistoryError> {
-        let reader = self.reader();
-        let mut statement = reader
-            .prepare_cached("SELECT seq, type, payload, idempotency_key, time FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?")?;
-        let events = statement.query_map(params![seq, limit as i64], |row| {
-            Ok(Event {
-                seq: row.get(0)?,
-                event_type: row.get(1)?,
-                payload: row.get(2)?,
-                idempotency_key: row.get(3)?,
-                time: Timestamp::from_nanos(row.get(4)?),
-            })
-        })?;
-        Ok(events.collect::<Result<_, _>>()?)
+        events_after(&self.reader(), seq, limit)
     }
 
     /// Remembers that `consumer` has dealt with every event up to `seq`.

@@ -177,7 +177,8 @@ impl Repository {
     }
 }
 
-fn memento_of(change: &PathChange) -> Memento {
+/// Returns what the tables say about a change.
+pub(super) fn memento_of(change: &PathChange) -> Memento {
     let object = change.new.as_ref().and_then(|entry| match &entry.node {
         Node::File { content, .. } => content.object(),
         Node::Directory { tree, .. } => *tree,

@@ -9,7 +9,10 @@ mod error;
 mod gc;
 mod objects;
 mod put_content;
+mod rebuild;
+mod repair;
 mod reserve;
+mod trouble;
 mod verify;
 mod watch;
 
@@ -25,8 +28,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 pub use put_content::{ByteSource, Run};
-pub use verify::Verified;
+pub use rebuild::FoundBranch;
+pub use repair::{Repaired, repair};
+pub use verify::{Check, Finding, Holder, Place, Verified};
 
+/// Name of the database in the store.
+const DATABASE: &str = "store.db";
 /// Decoded tree nodes kept in memory.
 const NODES_CACHED: usize = 16 << 10;
 /// Verified blobs kept in memory, so that a large file read in small steps is verified once a piece.
@@ -49,6 +56,7 @@ pub struct Repository {
     /// Shared from the appending of an object until it is pending; gc takes it to know that no object is in between.
     appending: RwLock<()>,
     reserve: reserve::Reserve,
+    trouble: Mutex<trouble::Trouble>,
     _lock: StoreLock,
 }
 
@@ -63,7 +71,7 @@ impl Repository {
     pub fn create(path: &Path) -> Result<Arc<Self>, RepositoryError> {
         let dir = StoreDir::create(path)?;
         let lock = dir.lock()?;
-        let history = History::create(&dir.path().join("store.db"))?;
+        let history = History::create(&dir.path().join(DATABASE))?;
         let repository = Self::assemble(dir, lock, history)?;
         repository.init_main()?;
         Ok(repository)
@@ -73,8 +81,10 @@ impl Repository {
     pub fn open(path: &Path) -> Result<Arc<Self>, RepositoryError> {
         let dir = StoreDir::open(path)?;
         let lock = dir.lock()?;
-        let history = History::open(&dir.path().join("store.db"))?;
-        Self::assemble(dir, lock, history)
+        let history = History::open(&dir.path().join(DATABASE))?;
+        let repository = Self::assemble(dir, lock, history)?;
+        repository.restore_lost_events()?;
+        Ok(repository)
     }
 
     fn assemble(dir: StoreDir, lock: StoreLock, history: History) -> Result<Arc<Self>, RepositoryError> {
@@ -93,6 +103,7 @@ impl Repository {
             watch: Mutex::default(),
             appending: RwLock::default(),
             reserve,
+            trouble: Mutex::default(),
             _lock: lock,
         }))
     }
@@ -127,7 +138,9 @@ impl Repository {
             ObjectKind::Blob | ObjectKind::Manifest => self.contains(&id)?,
             ObjectKind::Tree | ObjectKind::Root | ObjectKind::Commit => self.is_pending(&id),
         };
-        if !known {
+        if known && self.is_damaged(&id) {
+            self.store_again(id, kind, bytes)?; // It is known, and it is not good.
+        } else if !known {
             let _appending = self.appending.read().unwrap_or_else(PoisonError::into_inner);
             let location = self.packs.append(kind, &id, bytes)?;
             self.add_pending(id, kind, location);

@@ -91,17 +91,23 @@ impl Repository {
     /// Reads an object and verifies it.
     pub fn read_object(&self, id: &ObjectId) -> Result<Vec<u8>, RepositoryError> {
         for attempt in 0.. {
-            let (_, location) = self.locate(id)?.ok_or(RepositoryError::Store(StoreError::Missing { id: *id }))?;
+            let (_, location) = self.locate(id)?.ok_or_else(|| self.troubled(StoreError::Missing { id: *id }))?;
             match self.packs.read(id, &location) {
                 Ok(bytes) => return Ok(bytes),
                 // gc may have moved it between the look and the reading.
                 Err(err) if attempt == 0 && self.locate(id)?.is_none_or(|(_, now)| now != location) => {
                     tracing::debug!(?id, ?err, "object moved while it was read");
                 }
-                Err(err) => return Err(err.into()),
+                Err(err) => return Err(self.troubled(err)),
             }
         }
-        Err(RepositoryError::Store(StoreError::Missing { id: *id }))
+        Err(self.troubled(StoreError::Missing { id: *id }))
+    }
+
+    /// Reads an object where it is named, past what is cached and without saying anything when it is damaged: for checks.
+    pub(super) fn read_stored(&self, id: &ObjectId) -> Result<Vec<u8>, RepositoryError> {
+        let (_, location) = self.locate(id)?.ok_or(RepositoryError::Store(StoreError::Missing { id: *id }))?;
+        Ok(self.packs.read(id, &location)?)
     }
 }
 

@@ -19,6 +19,13 @@ pub enum StoreError {
         /// What is wrong.
         detail: String,
     },
+    /// A pack is not as packs are.
+    Pack {
+        /// Its number.
+        number: u32,
+        /// What is wrong.
+        detail: String,
+    },
     /// A file of the store failed.
     Io {
         /// What was done.
@@ -67,6 +74,7 @@ impl fmt::Display for StoreError {
         match self {
             Self::Missing { id } => write!(f, "object {id} is missing from the store"),
             Self::Damaged { id, detail } => write!(f, "object {id} is damaged: {detail}"),
+            Self::Pack { number, detail } => write!(f, "pack {number} {detail}"),
             Self::Io { what, path, source } => write!(f, "{what} {}: {source}", path.display()),
             Self::Refused { path, reason } => write!(f, "{} cannot be used as a store: {reason}", path.display()),
             Self::Busy { path } => write!(f, "the store {} is in use by another process", path.display()),

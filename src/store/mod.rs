@@ -3,6 +3,7 @@
 //! Small objects lie back to back in packs, so that one sync makes a thousand of them durable. Where an object lies is
 //! said by a [`crate::object::Location`], which callers keep; this module knows files and bytes only.
 
+mod check;
 pub mod chunk;
 mod dir;
 mod error;
@@ -10,6 +11,7 @@ mod pack;
 mod packs;
 mod writer;
 
+pub use check::ScannedPack;
 pub use dir::{StoreDir, StoreLock};
 pub use error::StoreError;
 pub use packs::{ContainerInfo, PackStore};

@@ -1,7 +1,7 @@
 //! All packs and large objects of a store: appending, reading, listing, removing.
 
 use super::dir::sync_dir;
-use super::pack::{PACK_MAGIC, RECORD_HEADER_BYTES, RecordHeader, original_form, stored_form};
+use super::pack::{RECORD_HEADER_BYTES, RecordHeader, original_form, stored_form};
 use super::writer::{PackWriter, pack_path};
 use super::{StoreDir, StoreError};
 use crate::object::{Container, Location, ObjectId, ObjectKind};
@@ -82,7 +82,7 @@ impl PackStore {
         original_form(id, at.encoding, stored, at.size_bytes)
     }
 
-    fn open_container(&self, container: Container) -> Result<Arc<File>, StoreError> {
+    pub(super) fn open_container(&self, container: Container) -> Result<Arc<File>, StoreError> {
         if let Some(file) = self.files.get(&container) {
             return Ok(file);
         }
@@ -147,32 +147,6 @@ impl PackStore {
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(()),
             Err(err) => Err(StoreError::io("cannot remove", path)(err)),
         }
-    }
-
-    /// Lists the records of a pack by their headers, up to the first that is torn. For checks and for rebuilding an index.
-    pub fn scan_pack(&self, number: u32) -> Result<Vec<(ObjectKind, ObjectId, Location)>, StoreError> {
-        let path = self.pack_path(number);
-        let file = File::open(&path).map_err(StoreError::io("cannot open", &path))?;
-        let len = file.metadata().map_err(StoreError::io("cannot look at", &path))?.len();
-        let mut records = Vec::new();
-        let mut at = PACK_MAGIC.len() as u64;
-        let mut header = [0; RECORD_HEADER_BYTES];
-        while at + RECORD_HEADER_BYTES as u64 <= len {
-            file.read_exact_at(&mut header, at).map_err(StoreError::io("cannot read", &path))?;
-            let Some(record) = RecordHeader::decode(&header) else { break };
-            let offset = at + RECORD_HEADER_BYTES as u64;
-            let Some(end) = offset.checked_add(record.stored_bytes).filter(|end| *end <= len) else { break };
-            let location = Location {
-                container: Container::Pack(number),
-                offset,
-                stored_bytes: record.stored_bytes,
-                size_bytes: record.size_bytes,
-                encoding: record.encoding,
-            };
-            records.push((record.kind, record.id, location));
-            at = end;
-        }
-        Ok(records)
     }
 
     /// Returns the path of a file that holds objects.
@@ -243,7 +217,7 @@ mod tests {
             packs.sync().unwrap();
             assert_eq!(packs.read(&id, &location).unwrap(), bytes);
         }
-        assert_eq!(packs.scan_pack(1).unwrap().len(), 4);
+        assert_eq!(packs.scan_pack(1).unwrap().records.len(), 4);
     }
 
     #[test]
@@ -275,7 +249,7 @@ mod tests {
         let (_, later) = put(&packs, b"later");
         assert_eq!(later.container, Container::Pack(2));
         assert_eq!(packs.read(&id, &location).unwrap(), b"whole");
-        assert_eq!(packs.scan_pack(1).unwrap().len(), 1);
+        assert_eq!(packs.scan_pack(1).unwrap().records.len(), 1);
     }
 
     #[test]
@@ -306,7 +280,7 @@ mod tests {
                 });
             }
         });
-        assert_eq!(packs.scan_pack(1).unwrap().len(), 800);
+        assert_eq!(packs.scan_pack(1).unwrap().records.len(), 800);
     }
 
     #[test]

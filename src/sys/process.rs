@@ -54,3 +54,34 @@ pub fn let_go_of_standard_streams() {
         unsafe { libc::dup2(null.as_raw_fd(), stream) };
     }
 }
+
+/// Sets the allocator up for a daemon: its threads share one arena, which grows in large steps. An arena of a thread of
+/// its own grows by a page at a time, with a system call each.
+pub fn tune_allocator() {
+    const STEP_BYTES: libc::c_int = 1 << 20;
+    const LARGE_BYTES: libc::c_int = 8 << 20;
+    for (parameter, value) in [
+        (libc::M_ARENA_MAX, 1),
+        (libc::M_TOP_PAD, STEP_BYTES),
+        (libc::M_TRIM_THRESHOLD, 4 * LARGE_BYTES),
+        (libc::M_MMAP_THRESHOLD, LARGE_BYTES),
+    ] {
+        // SAFETY: mallopt(3) takes two integers; what it does not know it leaves as it is.
+        unsafe { libc::mallopt(parameter, value) };
+    }
+}
+
+/// Makes the calling thread give way to others when they want its processor; threads that it starts inherit that.
+pub fn give_way() {
+    const NICE: libc::c_int = 10;
+    // SAFETY: the call takes integers; 0 is the calling thread, as setpriority(2) has it on Linux.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
+}
+
+/// Says, without waiting, whether there is something to read.
+pub fn is_readable(file: impl std::os::fd::AsFd) -> bool {
+    use std::os::fd::AsRawFd;
+    let mut entry = libc::pollfd { fd: file.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: `entry` is one valid pollfd for the duration of the call, and its descriptor is borrowed.
+    unsafe { libc::poll(&mut entry, 1, 0) > 0 }
+}

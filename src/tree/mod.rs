@@ -50,7 +50,7 @@ pub use nodes::{MemoryNodes, NodeSink, NodeSource};
 pub use report::report;
 pub use state::{DirectoryChange, LinkChange, StateDiff, diff_states, find, find_item, link_entry};
 pub use update::{Built, update};
-pub use walk::{Reached, Visitor, reach, walk};
+pub use walk::{Reached, Visitor, reach, walk, walk_links};
 
 /// Returns the entry of a directory; nothing for any other item.
 fn as_directory(item: &TreeItem) -> Option<&Entry> {

@@ -15,7 +15,7 @@ pub fn walk(source: &dyn NodeSource, root: &Root, visit: &mut Visitor<'_>) -> Re
 }
 
 /// Visits the names of hard-linked inodes below `tree`, and the directories that lead to them.
-pub(super) fn walk_links(source: &dyn NodeSource, tree: Option<ObjectId>, visit: &mut Visitor<'_>) -> Result<(), TreeError> {
+pub fn walk_links(source: &dyn NodeSource, tree: Option<ObjectId>, visit: &mut Visitor<'_>) -> Result<(), TreeError> {
     walk_with(&|tree| list_links(source, tree), tree, visit)
 }
 

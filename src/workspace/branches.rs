@@ -147,8 +147,10 @@ impl Branches {
         }
         let workspace = self.open_row(row.clone())?;
         let mut head = workspace.head();
+        let row = self.repository.branch(name)?; // It may have moved until the head was ours.
         self.repository.history().rename_branch(&row, new_name, author)?;
         head.branch = new_name.to_owned();
+        workspace.note_standing(&mut workspace.live(), new_name, head.commit, head.live_root, row.journal_seq);
         Ok(())
     }
 

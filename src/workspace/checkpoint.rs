@@ -107,8 +107,9 @@ impl Workspace {
         let compared = begun.elapsed();
         let recorded = changes.and_then(|changes| self.record_commit(head, pending.as_ref(), root, request, &changes));
         match recorded {
-            Ok(checkpoint) => {
+            Ok((checkpoint, segment)) => {
                 let recorded = begun.elapsed();
+                self.note_standing(&mut self.live(), &head.branch, Some(checkpoint.id), root, segment);
                 self.settle(pending);
                 tracing::debug!(?sealed, ?compared, ?recorded, settled = ?begun.elapsed(), "checkpoint");
                 head.commit = Some(checkpoint.id);
@@ -130,7 +131,7 @@ impl Workspace {
         root: ObjectId,
         request: &CheckpointRequest,
         changes: &[PathChange],
-    ) -> Result<Checkpoint, WorkspaceError> {
+    ) -> Result<(Checkpoint, u64), WorkspaceError> {
         let mut links = request.links.clone();
         links.sort();
         links.dedup();
@@ -158,7 +159,7 @@ impl Workspace {
             journal_seq,
             merge: None,
         })?;
-        Ok(Checkpoint { id, created: true, files_changed: changes.len() as u64 })
+        Ok((Checkpoint { id, created: true, files_changed: changes.len() as u64 }, journal_seq))
     }
 
     /// Cuts and seals what is dirty; nothing when the tree is clean. The caller settles or abandons it.
@@ -195,6 +196,7 @@ impl Workspace {
             return Err(err.into());
         }
         head.live_root = pending.root_id();
+        self.note_standing(&mut self.live(), &head.branch, head.commit, head.live_root, pending.taken.segment);
         self.settle(Some(pending));
         Ok(())
     }

@@ -1,7 +1,9 @@
 //! Makes appended records of a journal survive a power cut: one thread syncs for all who wait.
 
 use super::group_sync::{Done, GroupSync, Work};
-use super::journal::{HEADER_BYTES, segment_path, segments};
+use super::journal::{segment_path, segments};
+use super::segment::HEADER_BYTES;
+use crate::sys;
 use crate::watchdog;
 use std::fs::{self, File};
 use std::io;
@@ -60,12 +62,19 @@ impl JournalSync {
             segments.files.push((segment, file));
             segments.directory_dirty = true;
         });
-        self.count(HEADER_BYTES);
+        self.count(HEADER_BYTES as u64);
     }
 
     /// Counts bytes that were appended to the newest segment.
     pub fn count(&self, bytes: u64) {
         self.shared.group.count(bytes);
+    }
+
+    /// Writes the newest records out without making them durable, so that a sync of another file beside may cover them.
+    pub fn begin(&self) {
+        if let Some(file) = self.shared.group.change(|segments| segments.files.last().map(|(_, file)| file.clone())) {
+            sys::write_out(&file);
+        }
     }
 
     /// Calls `done` when every record appended before the call is durable, perhaps from the thread that syncs.

@@ -18,6 +18,7 @@ mod group_sync;
 mod head;
 mod import;
 mod inode;
+mod inspect;
 mod journal;
 mod journal_sync;
 mod listing;
@@ -28,9 +29,12 @@ mod movement;
 mod operation;
 mod primitives;
 mod reading;
+mod replay;
 mod restore;
 mod seal;
+mod segment;
 mod staging;
+mod standing;
 mod swap;
 mod syncing;
 
@@ -40,6 +44,7 @@ pub use checkpoint::{Checkpoint, CheckpointRequest};
 pub use error::WorkspaceError;
 pub use import::{ImportProgress, Imported};
 pub use inode::{Attributes, Ino, ROOT};
+pub use inspect::{Inspected, found_branches, inspect};
 pub use listing::Listed;
 pub use merge::{MergeRequest, MergeSource, Merged};
 pub use operation::{AttributeChange, NewNode, RangeChange};
@@ -58,10 +63,11 @@ use head::{Head, HeadGuard};
 use journal::Journal;
 use live::LiveTree;
 use staging::StagingDir;
+use standing::Standing;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// When the journal segment is longer than this, the branch is sealed in the background, so that recovery stays short.
-const JOURNAL_BYTES_MAX: u64 = 64 << 20;
+const JOURNAL_BYTES_MAX: u64 = 128 << 20;
 
 /// When more staging files than this are open, the branch is sealed likewise: each holds a descriptor.
 const STAGING_FILES_MAX: usize = 2000;
@@ -74,6 +80,8 @@ const STAGING_FILES_MAX: usize = 2000;
 pub struct Workspace {
     repository: Arc<Repository>,
     branch_id: i64,
+    /// Identities of new files are below this.
+    identities_end: u64,
     head: Mutex<Head>,
     /// What others may know of the head while a checkpoint or a restore goes on.
     published: Mutex<Head>,
@@ -82,37 +90,59 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// Opens a branch and replays what its journal holds.
+    /// Opens a branch and replays what its journal holds. What is found damaged is said in the log and by
+    /// [`Repository::trouble`]; what can be served is served.
     fn open_row(repository: Arc<Repository>, row: BranchRow) -> Result<Arc<Self>, WorkspaceError> {
         let journal_dir = repository.path().join("journal").join(row.id.to_string());
         let staging = StagingDir::open(&repository.path().join("staging").join(row.id.to_string()))?;
-        let root = repository.root(&row.live_root)?;
-        let mut tree = LiveTree::new(repository.clone(), &root);
-        let mut replayed = 0u64;
-        let next = journal::replay(&journal_dir, row.journal_seq, |operation| {
-            replayed += 1;
+        let stands = standing::decide(&repository, &row, &journal_dir)?;
+        let root = repository.root(&stands.live_root)?;
+        let identities = repository.take_identities()?;
+        let identities_end = identities.end;
+        let mut tree = LiveTree::new(repository.clone(), &root, identities);
+        let mut count = 0u64;
+        let replayed = replay::replay(&journal_dir, stands.journal_seq, |operation| {
+            count += 1;
             tree.apply(&operation, &staging)
         })?;
         tree.drop_all_unused();
-        staging.remove_others(|number| staging.is_open(number))?;
-        let journal = Journal::start(&journal_dir, next)?;
-        if replayed > 0 {
-            tracing::info!(branch = row.name, replayed, "replayed the journal");
+        staging.remove_others(|number| staging.is_open(number), !replayed.damage.is_empty())?;
+        for damage in &replayed.damage {
+            repository.note_trouble(damage);
         }
-        let commit_root = match &row.head {
-            Some(id) => Some(repository.commit(id)?.root_tree),
-            None => None,
+        let journal = Journal::start(&journal_dir, replayed.next)?;
+        if count > 0 {
+            tracing::info!(branch = row.name, replayed = count, "replayed the journal");
+        }
+        let (commit, commit_root) = standing::head_of(&repository, &row, stands.head)?;
+        standing::correct(&repository, &row, commit, &stands)?;
+        let head = Head { branch: row.name, commit, commit_root, live_root: stands.live_root };
+        let mut live = Live { tree, journal, staging, poisoned: false, closed: false, dirty_bytes: 0 };
+        let standing = Standing {
+            branch_id: row.id,
+            branch: head.branch.clone(),
+            head: head.commit,
+            live_root: head.live_root,
+            journal_seq: stands.journal_seq,
+            identities_end,
         };
-        let head = Head { branch: row.name, commit: row.head, commit_root, live_root: row.live_root };
-        let live = Live { tree, journal, staging, poisoned: false, closed: false, dirty_bytes: 0 };
+        live.journal.append_standing(&standing);
         let workspace = Self {
             repository,
             branch_id: row.id,
+            identities_end,
             published: Mutex::new(head.clone()),
             head: Mutex::new(head),
             live: Gate::new(live),
         };
         Ok(Arc::new(workspace))
+    }
+
+    /// Writes into the journal where the branch stands since the last transaction; `journal_seq` is the first segment over that.
+    fn note_standing(&self, live: &mut Live, branch: &str, head: Option<ObjectId>, live_root: ObjectId, journal_seq: u64) {
+        let branch = branch.to_owned();
+        let (branch_id, identities_end) = (self.branch_id, self.identities_end);
+        live.journal.append_standing(&Standing { branch_id, branch, head, live_root, journal_seq, identities_end });
     }
 
     fn live(&self) -> Entered<'_, Live> {

@@ -136,16 +136,15 @@ fn go(
     if !moves.is_empty() {
         repository.record_movements(&moves)?;
     }
-    Ok(lives
-        .iter_mut()
-        .zip(steps)
-        .map(|(live, step)| step.swap.as_ref().map_or_else(Vec::new, |swap| swap_live(live, swap)))
-        .collect())
+    let swapped = legs.iter().zip(lives.iter_mut()).zip(steps).map(|((leg, live), step)| swap_live(leg, live, step));
+    Ok(swapped.collect())
 }
 
-fn swap_live(live: &mut Live, (root, diff): &(Root, StateDiff)) -> Vec<Stale> {
-    let stale = live.tree.swap(root, diff);
+fn swap_live(leg: &Leg<'_>, live: &mut Live, step: &Step) -> Vec<Stale> {
+    let Some((root, diff)) = &step.swap else { return Vec::new() };
     let segment = live.journal.segment();
+    leg.workspace.note_standing(live, &leg.head.branch, step.target.commit, step.target.root, segment);
+    let stale = live.tree.swap(root, diff);
     if let Err(err) = live.journal.sync().forget_before(segment) {
         tracing::warn!(?err, "old journal segments stay for now");
     }

@@ -1,5 +1,6 @@
 //! Private files that hold the new bytes of large files until they are sealed.
 
+use super::replay::fresh_aside;
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -203,11 +204,21 @@ impl StagingDir {
         Ok(())
     }
 
-    /// Removes every file whose number `needed` does not name.
-    pub fn remove_others(&self, needed: impl Fn(u64) -> bool) -> io::Result<()> {
+    /// Removes every file whose number `needed` does not name, or keeps it beside the others when `set_aside`.
+    pub fn remove_others(&self, needed: impl Fn(u64) -> bool, set_aside: bool) -> io::Result<()> {
+        let mut aside = None;
         for entry in fs::read_dir(&self.dir)? {
             let entry = entry?;
-            if number_of(&entry.file_name()).is_none_or(|number| !needed(number)) {
+            if entry.file_type()?.is_dir() || number_of(&entry.file_name()).is_some_and(&needed) {
+                continue;
+            }
+            if set_aside {
+                let target = match &aside {
+                    Some(target) => target,
+                    None => aside.insert(fresh_aside(&self.dir)?),
+                };
+                fs::rename(entry.path(), target.join(entry.file_name()))?;
+            } else {
                 fs::remove_file(entry.path())?;
             }
         }
@@ -219,6 +230,7 @@ impl StagingDir {
     }
 }
 
-fn number_of(name: &std::ffi::OsStr) -> Option<u64> {
+/// Returns the number in the name of a staging file.
+pub fn number_of(name: &std::ffi::OsStr) -> Option<u64> {
     name.to_str().filter(|name| name.len() == 16).and_then(|hex| u64::from_str_radix(hex, 16).ok())
 }

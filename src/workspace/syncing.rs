@@ -34,6 +34,9 @@ impl FileSync {
         if self.files.is_empty() {
             return Ok(());
         }
+        // The file system's own log then makes both files durable at once; which of them is first does not matter before
+        // the call returns.
+        self.journal.begin();
         let names = || self.staging.sync().map_err(WorkspaceError::io("staging directory"));
         let bytes = || self.files.iter().try_for_each(|file| file.sync().map_err(WorkspaceError::io("staging file")));
         std::thread::scope(|scope| {

@@ -265,3 +265,33 @@ fn direct_and_synchronous_writes() {
          dd if=/dev/zero of=sync bs=100 count=10 oflag=sync status=none; test $(stat -c %s sync) = 1000; df . > /dev/null",
     );
 }
+
+#[test]
+fn nobody_executes_what_has_no_x_bit_and_access_says_so() {
+    let mount = TestMount::new();
+    mount.shell(
+        r#"printf '#!/bin/sh\necho ran\n' > tool
+        [ -r tool ] && [ -w tool ] && [ -x . ] && [ ! -x tool ] || exit 1
+        ./tool 2>/dev/null && exit 1
+        chmod +x tool && [ -x tool ] && [ "$(./tool)" = ran ] || exit 1
+        chmod -x tool && [ ! -x tool ]"#,
+    );
+}
+
+#[test]
+fn the_first_open_that_makes_a_file_may_do_what_its_mode_forbids() {
+    let mount = TestMount::new();
+    mount.shell(
+        r#"python3 - <<'P'
+import os, errno
+fd = os.open('f', os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o000)
+os.write(fd, b'data'); assert os.pread(fd, 4, 0) == b'data'; os.close(fd)
+assert os.stat('f').st_mode == 0o100000
+try:
+    os.open('f', os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    raise SystemExit('it exists')
+except FileExistsError: pass
+os.close(os.open('f', os.O_CREAT | os.O_WRONLY | os.O_TRUNC)); assert os.stat('f').st_size == 0
+P"#,
+    );
+}

@@ -8,6 +8,7 @@ mod control;
 mod durability;
 mod environments;
 mod files;
+mod fsck;
 mod links;
 mod merge;
 mod mount;

@@ -1,0 +1,233 @@
+//! Replays the journal of a branch, and sets aside what cannot be relied on.
+
+use super::journal::{header, segment_path, segments};
+use super::operation::Operation;
+use super::segment::{Ending, HEADER_BYTES, Record, has_header, last_standing, scan};
+use super::standing::Standing;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// What bytes that cannot be relied on are kept under, with a number.
+pub const SET_ASIDE: &str = "damaged-";
+
+/// What a replay found.
+#[derive(Debug, Default)]
+pub struct Replayed {
+    /// Number for the next segment.
+    pub next: u64,
+    /// What was damaged, a sentence each; nothing when the journal merely ended as a crash leaves it.
+    pub damage: Vec<String>,
+}
+
+/// Hands the operations of every segment from `first` on to `apply`, in order.
+///
+/// The replay ends at the first record that cannot be relied on: what follows may count on it. A torn end was never
+/// promised to survive and is cut off, so that a further replay ends there too. Bytes that were damaged after they were
+/// written, and segments behind them, are kept beside the journal.
+pub fn replay<E: From<io::Error>>(
+    dir: &Path,
+    first: u64,
+    mut apply: impl FnMut(Operation) -> Result<(), E>,
+) -> Result<Replayed, E> {
+    fs::create_dir_all(dir)?;
+    let mut replayed = Replayed { next: first, damage: Vec::new() };
+    let mut aside = Aside { dir, target: None };
+    let mut ended = false;
+    for number in segments(dir)? {
+        let path = segment_path(dir, number);
+        if number < first {
+            fs::remove_file(path)?; // Part of the sealed state.
+            continue;
+        }
+        if ended || number != replayed.next {
+            if is_empty(&path)? {
+                fs::remove_file(path)?;
+                continue;
+            }
+            if !ended {
+                replayed.damage.push(format!("journal segment {:016x} is missing", replayed.next));
+                ended = true;
+            }
+            aside.move_there(&path)?;
+            continue;
+        }
+        ended = replay_segment(&path, &mut aside, &mut replayed.damage, &mut apply)?;
+        replayed.next = number + 1;
+    }
+    if let Some(target) = aside.target {
+        tracing::error!(kept = %target.display(), damage = ?replayed.damage, "the journal cannot be replayed to its end");
+    }
+    Ok(replayed)
+}
+
+/// Returns where the journal in `dir` says that its branch stands.
+pub fn newest_standing(dir: &Path) -> io::Result<Option<Standing>> {
+    let numbers = match segments(dir) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+        numbers => numbers?,
+    };
+    for number in numbers.into_iter().rev() {
+        if let Some(standing) = last_standing(&fs::read(segment_path(dir, number))?) {
+            return Ok(Some(standing));
+        }
+    }
+    Ok(None)
+}
+
+fn is_empty(path: &Path) -> io::Result<bool> {
+    let mut records = 0;
+    scan::<io::Error>(&fs::read(path)?, |record| {
+        records += usize::from(matches!(record, Record::Operation(_)));
+        Ok(())
+    })?;
+    Ok(records == 0)
+}
+
+/// Says whether the replay ends here.
+fn replay_segment<E: From<io::Error>>(
+    path: &Path,
+    aside: &mut Aside<'_>,
+    damage: &mut Vec<String>,
+    apply: &mut impl FnMut(Operation) -> Result<(), E>,
+) -> Result<bool, E> {
+    let mut bytes = Vec::new();
+    let mut file = OpenOptions::new().read(true).write(true).open(path)?;
+    file.read_to_end(&mut bytes)?;
+    let scanned = scan(&bytes, |record| match record {
+        Record::Operation(operation) => apply(operation),
+        Record::Standing(_) => Ok(()),
+    })?;
+    let name = path.file_name().unwrap_or_default().display();
+    let cut = scanned.ending != Ending::Whole;
+    match scanned.ending {
+        Ending::Whole => {}
+        Ending::Torn => {
+            tracing::warn!(path = %path.display(), good = scanned.good, len = bytes.len(), "journal ends in a torn record")
+        }
+        Ending::Damaged => {
+            damage.push(format!("journal segment {name} is damaged at byte {}: what follows is not replayed", scanned.good));
+            aside.copy_there(path)?; // Whole, before anything is cut off.
+        }
+    }
+    if cut {
+        file.set_len(scanned.good as u64)?;
+    }
+    if !has_header(&bytes) || scanned.good < HEADER_BYTES {
+        file.write_all_at(&header(), 0)?;
+    }
+    if cut {
+        file.sync_all()?;
+    }
+    Ok(cut)
+}
+
+/// The directory that keeps what cannot be relied on; made when there is something.
+struct Aside<'a> {
+    dir: &'a Path,
+    target: Option<PathBuf>,
+}
+
+impl Aside<'_> {
+    fn path_for(&mut self, path: &Path) -> io::Result<PathBuf> {
+        let target = match &self.target {
+            Some(target) => target.clone(),
+            None => self.target.insert(fresh_aside(self.dir)?).clone(),
+        };
+        Ok(target.join(path.file_name().unwrap_or_default()))
+    }
+
+    fn copy_there(&mut self, path: &Path) -> io::Result<()> {
+        let copy = self.path_for(path)?;
+        fs::copy(path, &copy)?;
+        File::open(&copy)?.sync_all()?;
+        self.sync()
+    }
+
+    fn move_there(&mut self, path: &Path) -> io::Result<()> {
+        fs::rename(path, self.path_for(path)?)?;
+        self.sync()
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.target.as_ref().map_or(Ok(()), |target| File::open(target)?.sync_all())
+    }
+}
+
+/// Makes a directory for what is set aside in `dir`, and returns its path.
+pub fn fresh_aside(dir: &Path) -> io::Result<PathBuf> {
+    for number in 1u32.. {
+        let target = dir.join(format!("{SET_ASIDE}{number}"));
+        match fs::create_dir(&target) {
+            Ok(()) => return Ok(target),
+            Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(err) => return Err(err),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::journal::Journal;
+    use super::*;
+
+    fn layer(staging: u64) -> Operation {
+        Operation::Layer { identity: 1, staging }
+    }
+
+    fn replayed(dir: &Path, first: u64) -> (Vec<Operation>, u64) {
+        let mut seen = Vec::new();
+        let next = replay::<io::Error>(dir, first, |operation| {
+            seen.push(operation);
+            Ok(())
+        });
+        (seen, next.unwrap().next)
+    }
+
+    #[test]
+    fn what_was_appended_is_replayed_in_order_across_segments() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::start(dir.path(), 1).unwrap();
+        journal.append(&layer(1)).unwrap();
+        assert_eq!(journal.rotate().unwrap(), 2);
+        journal.append(&layer(2)).unwrap();
+        journal.sync().wait().unwrap();
+        assert_eq!(replayed(dir.path(), 1), (vec![layer(1), layer(2)], 3));
+        assert_eq!(replayed(dir.path(), 2), (vec![layer(2)], 3));
+    }
+
+    #[test]
+    fn a_torn_tail_ends_the_replay_and_stays_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::start(dir.path(), 1).unwrap();
+        journal.append(&layer(1)).unwrap();
+        journal.append(&layer(2)).unwrap();
+        let path = segment_path(dir.path(), 1);
+        let len = fs::metadata(&path).unwrap().len();
+        OpenOptions::new().write(true).open(&path).unwrap().set_len(len - 1).unwrap();
+        journal.rotate().unwrap();
+        journal.append(&layer(3)).unwrap();
+        assert_eq!(replayed(dir.path(), 1), (vec![layer(1)], 2));
+        let mut journal = Journal::start(dir.path(), 2).unwrap();
+        journal.append(&layer(4)).unwrap();
+        assert_eq!(replayed(dir.path(), 1), (vec![layer(1), layer(4)], 3));
+    }
+
+    #[test]
+    fn a_flipped_byte_never_gives_another_operation() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::start(dir.path(), 1).unwrap();
+        journal.append(&layer(1)).unwrap();
+        journal.append(&layer(2)).unwrap();
+        let bytes = fs::read(segment_path(dir.path(), 1)).unwrap();
+        for at in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 0x10;
+            fs::write(segment_path(dir.path(), 1), &flipped).unwrap();
+            let (seen, _) = replayed(dir.path(), 1);
+            assert!([&[][..], &[layer(1)], &[layer(1), layer(2)]].contains(&&seen[..]), "byte {at}: {seen:?}");
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! What the bytes of a journal segment say: records in order, and how they end.
+//!
+//! Pure: knows nothing of files. A record is its length, the CRC-32 of its payload and the payload.
+
+use super::operation::Operation;
+use super::standing::Standing;
+use crate::object::Reader;
+
+/// First bytes of every segment; the last is the version.
+pub const MAGIC: &[u8; 8] = b"mmtjrnl\x01";
+/// Length of the header: the magic, and zeros.
+pub const HEADER_BYTES: usize = 16;
+/// Length of what stands before a payload.
+pub const FRAME_BYTES: usize = 8;
+/// Bounds what a damaged length can make a reader believe.
+const RECORD_BYTES_MAX: usize = 4 << 20;
+/// The disk writes no less at a time: what never reached it reads as this many zeros.
+const SECTOR_BYTES: usize = 512;
+
+/// A record of the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Record {
+    /// A change.
+    Operation(Operation),
+    /// Says on what the changes that follow stand; changes nothing.
+    Standing(Standing),
+}
+
+/// How a segment ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// With its last record.
+    Whole,
+    /// In a record that was being written when the machine or the daemon died; nothing whole follows.
+    Torn,
+    /// In bytes that were changed after they were written: whole records follow, or the record is all there and says something else.
+    Damaged,
+}
+
+/// What a pass over a segment found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scanned {
+    /// Length of the part that can be relied on.
+    pub good: usize,
+    /// How it ends.
+    pub ending: Ending,
+}
+
+/// Says whether the header is one of ours.
+pub fn has_header(bytes: &[u8]) -> bool {
+    bytes.get(..MAGIC.len()) == Some(MAGIC) && bytes.len() >= HEADER_BYTES
+}
+
+/// Hands every record to `visit`, in order, up to the first that cannot be relied on.
+pub(crate) fn scan<E>(bytes: &[u8], mut visit: impl FnMut(Record) -> Result<(), E>) -> Result<Scanned, E> {
+    if bytes.len() < HEADER_BYTES {
+        return Ok(Scanned { good: 0, ending: Ending::Torn });
+    }
+    // A damaged header says nothing about the records, which have checksums of their own.
+    if !has_header(bytes) && record_at(bytes, HEADER_BYTES).is_none() {
+        let ending = if bytes[..HEADER_BYTES].iter().all(|byte| *byte == 0) { Ending::Torn } else { Ending::Damaged };
+        return Ok(Scanned { good: 0, ending });
+    }
+    let mut good = HEADER_BYTES;
+    while let Some((record, end)) = record_at(bytes, good) {
+        visit(record)?;
+        good = end;
+    }
+    Ok(Scanned { good, ending: ending_at(bytes, good) })
+}
+
+/// Returns the last record of a segment that says on what it stands. Only such records are verified.
+pub(crate) fn last_standing(bytes: &[u8]) -> Option<Standing> {
+    let mut at = HEADER_BYTES;
+    let mut last = None;
+    while let Some(payload) = payload_at(bytes, at) {
+        if payload.first() == Some(&Standing::TAG)
+            && let Some((Record::Standing(standing), _)) = record_at(bytes, at)
+        {
+            last = Some(standing);
+        }
+        at += FRAME_BYTES + payload.len();
+    }
+    last
+}
+
+fn payload_at(bytes: &[u8], at: usize) -> Option<&[u8]> {
+    let len = u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?) as usize;
+    let start = at + FRAME_BYTES;
+    if len == 0 || len > RECORD_BYTES_MAX { None } else { bytes.get(start..start + len) }
+}
+
+fn record_at(bytes: &[u8], at: usize) -> Option<(Record, usize)> {
+    let payload = payload_at(bytes, at)?;
+    let checksum = u32::from_le_bytes(bytes.get(at + 4..at + FRAME_BYTES)?.try_into().ok()?);
+    if crc32fast::hash(payload) != checksum {
+        return None;
+    }
+    Some((decode(payload)?, at + FRAME_BYTES + payload.len()))
+}
+
+fn decode(payload: &[u8]) -> Option<Record> {
+    let mut reader = Reader::new(payload);
+    let record = if payload.first() == Some(&Standing::TAG) {
+        Record::Standing(Standing::decode(&mut reader).ok()?)
+    } else {
+        Record::Operation(Operation::decode(&mut reader).ok()?)
+    };
+    reader.finish().ok()?;
+    Some(record)
+}
+
+fn ending_at(bytes: &[u8], good: usize) -> Ending {
+    let rest = &bytes[good..];
+    if rest.is_empty() {
+        return Ending::Whole;
+    }
+    if rest.iter().all(|byte| *byte == 0) {
+        return Ending::Torn;
+    }
+    let whole = payload_at(bytes, good).map(|payload| good + FRAME_BYTES + payload.len());
+    match whole {
+        Some(end) if !has_unwritten_sector(bytes, good, end) => Ending::Damaged,
+        None if !has_unwritten_sector(bytes, good, bytes.len()) && has_record_behind(bytes, good) => Ending::Damaged,
+        _ => Ending::Torn,
+    }
+}
+
+/// Says whether a sector, or what lies of one in the range, is all zeros, as what never reached the disk is.
+fn has_unwritten_sector(bytes: &[u8], start: usize, end: usize) -> bool {
+    let first = start.next_multiple_of(SECTOR_BYTES);
+    (first..end).step_by(SECTOR_BYTES).any(|at| bytes[at..end.min(at + SECTOR_BYTES)].iter().all(|byte| *byte == 0))
+}
+
+/// Says whether a whole record begins anywhere behind `at`.
+fn has_record_behind(bytes: &[u8], at: usize) -> bool {
+    // Decoding fails within a few bytes nearly everywhere; the checksum is only made where it does not.
+    let is_record = |at: usize| payload_at(bytes, at).and_then(decode).is_some() && record_at(bytes, at).is_some();
+    (at + 1..bytes.len().saturating_sub(FRAME_BYTES)).any(is_record)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::Writer;
+
+    fn segment(records: u64) -> Vec<u8> {
+        let mut bytes = [&MAGIC[..], &[0; HEADER_BYTES - MAGIC.len()]].concat();
+        for staging in 1..=records {
+            let mut writer = Writer::new();
+            Operation::Layer { identity: 70_000, staging }.encode(&mut writer);
+            let payload = writer.finish();
+            bytes.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+            bytes.extend_from_slice(&crc32fast::hash(&payload).to_le_bytes());
+            bytes.extend_from_slice(&payload);
+        }
+        bytes
+    }
+
+    fn scanned(bytes: &[u8]) -> (u64, Ending) {
+        let mut count = 0;
+        let scanned = scan::<()>(bytes, |_| {
+            count += 1;
+            Ok(())
+        });
+        (count, scanned.unwrap().ending)
+    }
+
+    #[test]
+    fn a_flipped_bit_before_the_last_record_is_damage_and_never_a_torn_end() {
+        let bytes = segment(4);
+        let last = segment(3).len();
+        for at in HEADER_BYTES..last {
+            for bit in 0..8 {
+                let mut flipped = bytes.clone();
+                flipped[at] ^= 1 << bit;
+                let (count, ending) = scanned(&flipped);
+                assert!(count < 4 && ending == Ending::Damaged, "byte {at} bit {bit}: {count} {ending:?}");
+            }
+        }
+        for at in 0..HEADER_BYTES {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 4;
+            assert_eq!(scanned(&flipped), (4, Ending::Whole), "a header costs no records");
+        }
+    }
+
+    #[test]
+    fn what_a_power_cut_leaves_is_a_torn_end() {
+        let bytes = segment(4);
+        for len in segment(3).len() + 1..bytes.len() {
+            assert_eq!(scanned(&bytes[..len]), (3, Ending::Torn), "cut at {len}");
+        }
+        let mut unwritten = segment(200);
+        unwritten[512..1024].fill(0);
+        assert_eq!(scanned(&unwritten).1, Ending::Torn);
+        assert_eq!(scanned(&[&bytes[..], &[0; 3000]].concat()), (4, Ending::Torn));
+        assert_eq!(scanned(b""), (0, Ending::Torn));
+    }
+}
