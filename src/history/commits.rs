@@ -1,9 +1,10 @@
 //! Checkpoints and what each did to each path.
 
+use super::ancestry::MERGED_KEY;
 use super::branches::{BranchState, move_branch};
 use super::labels::{validate_link, validate_name};
 use super::objects::{NewObject, count_reuse, id_at, id_or_none_at, insert_objects};
-use super::operations::{NewOperation, insert_operation};
+use super::operations::{NewOperation, check_living, insert_operation};
 use super::outbox::insert_event;
 use super::{History, HistoryError};
 use crate::object::{Author, Commit, CommitKind, ExternalLink, ObjectId, Timestamp};
@@ -81,7 +82,8 @@ pub struct NewCommit<'a> {
     pub state: BranchState,
     /// The sealed state before.
     pub before_root: ObjectId,
-    /// What the merge was that made it, if one did: the operation that an undo takes back.
+    /// What the merge was that made it, if one did: the operation that an undo takes back. Under [`MERGED_KEY`] it names
+    /// the checkpoint that was merged, which must not be deleted.
     pub merge: Option<&'a serde_json::Value>,
 }
 
@@ -219,6 +221,9 @@ impl History {
         let commit = new.commit;
         check_labels(new.name, &commit.links)?;
         self.write(|transaction| {
+            if let Some(merged) = new.merge.and_then(|merge| merge[MERGED_KEY].as_str()?.parse().ok()) {
+                check_living(transaction, &merged)?; // The merged state holds objects of it.
+            }
             insert_objects(transaction, new.objects, commit.time)?;
             count_reuse(transaction, new.reused)?;
             insert_commit_row(transaction, &new.id, commit, new.mementos.len(), new.bytes_changed, Some(new.branch_id))?;

@@ -221,7 +221,7 @@ fn apply(
         }
         "checkpoint.renamed" => name_commit(transaction, commit, payload["name"].as_str())?,
         "checkpoint.deleted" => mark_deleted(transaction, commit, event.time)?,
-        "restore.done" | "undo.done" | "import.done" => {
+        "restore.done" | "undo.done" | "import.done" | "merge.done" => {
             let kind = event.event_type.trim_end_matches(".done");
             record_movement(transaction, kind, &payload, event.time)?;
             if let (Some(branch), Some(root)) = (payload["branch"].as_str(), id_of(&payload["after"]["root"])) {

@@ -176,7 +176,7 @@ impl Workspace {
             kind: CommitKind::Manual,
         };
         let detail = json!({
-            "merged": request.source.commit.to_hex(),
+            MERGED_KEY: request.source.commit.to_hex(),
             "name": request.source.name,
             "base": base.to_hex(),
             "conflicts": outcome.conflicts.len(),
@@ -191,6 +191,7 @@ impl Workspace {
             merge: Some(&detail),
         })?;
         let stale = live.tree.swap(&new, &diff);
+        self.note_standing(live, &before.branch, Some(id), outcome.root, segment);
         if let Err(err) = live.journal.sync().forget_before(segment) {
             tracing::warn!(?err, "old journal segments stay for now");
         }

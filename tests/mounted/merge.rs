@@ -197,6 +197,26 @@ fn a_merge_survives_a_crash_right_after_it() {
 }
 
 #[test]
+fn a_database_that_is_rebuilt_knows_of_the_merge() {
+    let mut mount = TestMount::new();
+    mount.shell("seq 9 > text");
+    let theirs = diverge(&mount, "echo theirs > new", "echo ours > mine");
+    merge(&mount, &theirs, "fail");
+    let (log, live) = (mount.says("log"), described(&mount.top()));
+    mount.kill();
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = fs::remove_file(mount.store().join(format!("store.db{suffix}")));
+    }
+    let repaired = program().args(["fsck", "--repair"]).arg(mount.store()).output().unwrap();
+    assert_eq!(repaired.status.code(), Some(0), "{repaired:?}");
+    mount.mount(&[]);
+    assert_eq!((mount.says("log"), described(&mount.top())), (log, live));
+    assert_eq!(merge(&mount, &theirs, "fail")["up_to_date"], true);
+    mount.tell("undo", "x");
+    assert!(!mount.path("new").exists() && mount.path("mine").exists());
+}
+
+#[test]
 fn a_merge_under_writers_is_whole_and_loses_nothing() {
     let mount = TestMount::new();
     mount.shell("mkdir d; for i in $(seq 100); do echo old > d/$i; done");
