@@ -5,7 +5,7 @@
 use mementofs::object::{Author, EntryKind, Name, ObjectId};
 use mementofs::repository::{GcRules, Repository};
 use mementofs::workspace::{
-    AttributeChange, CheckpointRequest, Ino, NewNode, ROOT, RangeChange, RenameMode, Workspace, XattrMode,
+    AttributeChange, Branches, CheckpointRequest, Ino, NewNode, ROOT, RangeChange, RenameMode, Workspace, XattrMode,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -128,7 +128,8 @@ impl Model {
 /// The real side.
 struct Real {
     store: PathBuf,
-    workspace: Option<Arc<Workspace>>,
+    /// The branches of the store and the one at work.
+    open: Option<(Arc<Branches>, Arc<Workspace>)>,
     _dir: tempfile::TempDir,
 }
 
@@ -140,18 +141,28 @@ impl Real {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = dir.path().join("store");
-        let workspace = Workspace::open(Repository::create(&store).unwrap(), "main").unwrap();
-        Self { store, workspace: Some(workspace), _dir: dir }
+        let open = Some(Self::opened(Repository::create(&store).unwrap()));
+        Self { store, open, _dir: dir }
+    }
+
+    fn opened(repository: Arc<Repository>) -> (Arc<Branches>, Arc<Workspace>) {
+        let branches = Branches::new(repository);
+        let workspace = branches.open("main").unwrap();
+        (branches, workspace)
+    }
+
+    fn branches(&self) -> &Branches {
+        &self.open.as_ref().unwrap().0
     }
 
     fn workspace(&self) -> &Workspace {
-        self.workspace.as_ref().unwrap()
+        &self.open.as_ref().unwrap().1
     }
 
     /// Lets go of everything in memory, as a killed daemon does, and opens the store again.
     fn crash(&mut self) {
-        self.workspace = None;
-        self.workspace = Some(Workspace::open(Repository::open(&self.store).unwrap(), "main").unwrap());
+        self.open = None;
+        self.open = Some(Self::opened(Repository::open(&self.store).unwrap()));
     }
 
     fn ino(&self, path: &[u8]) -> Ino {
@@ -311,7 +322,7 @@ impl Pair {
             }
             Step::Collect => {
                 let rules = GcRules { grace_secs: Some(0), ..GcRules::default() };
-                self.real.workspace().collect(&rules, &author()).unwrap();
+                self.real.branches().collect(&rules, &author()).unwrap();
             }
             Step::Crash => self.real.crash(),
         }

@@ -27,6 +27,20 @@ pub struct PlaceArgs {
     /// A store, mounted or not.
     #[arg(long, value_name = "STORE")]
     pub store: Option<PathBuf>,
+    /// A branch of it, instead of the one that is mounted there.
+    #[arg(long, value_name = "NAME")]
+    pub branch: Option<String>,
+}
+
+/// Which store `branch` is about, whose `--at` is a checkpoint.
+#[derive(Clone, Debug, Default, Args)]
+pub struct BranchPlaceArgs {
+    /// A path inside a mounted workspace, by default the working directory.
+    #[arg(long = "in", value_name = "PATH", conflicts_with = "store")]
+    pub within: Option<PathBuf>,
+    /// A store, mounted or not.
+    #[arg(long, value_name = "STORE")]
+    pub store: Option<PathBuf>,
 }
 
 /// How file data moves between programs and the store.
@@ -59,19 +73,9 @@ pub enum Command {
     #[command(after_help = "Example: mementofs checkpoint -m 'before the refactoring' --name start")]
     Checkpoint(CheckpointArgs),
     /// Brings back a checkpoint, whole or one path of it.
-    #[command(after_help = "Examples: mementofs restore @~1\n          mementofs restore start src/main.rs")]
-    Restore {
-        /// An id or the start of one, a name, `@`, `@~N`, `branch/NAME` or `SYSTEM:ID`.
-        #[arg(value_name = "REF")]
-        reference: String,
-        /// Only this path.
-        path: Option<PathBuf>,
-        /// Only says what would change.
-        #[arg(long)]
-        dry_run: bool,
-        #[command(flatten)]
-        place: PlaceArgs,
-    },
+    #[command(after_help = "Examples: mementofs restore @~1\n          mementofs restore start src/main.rs\n          \
+                            mementofs restore --branches a,b,c step-4")]
+    Restore(RestoreArgs),
     /// Takes back the last restore or undo.
     Undo {
         #[command(flatten)]
@@ -91,13 +95,13 @@ pub enum Command {
         place: PlaceArgs,
     },
     /// Shows differences: with a checkpoint, between two, or since the last.
-    #[command(after_help = "Examples: mementofs diff\n          mementofs diff start..@ src")]
+    #[command(
+        after_help = "Examples: mementofs diff\n          mementofs diff start..@ src\n          mementofs diff branch/a branch/b"
+    )]
     Diff {
-        /// `REF` or `REF..REF`; `@` when left out.
-        #[arg(value_name = "REF[..REF]")]
-        range: Option<String>,
-        /// Only what is at or below this path.
-        path: Option<PathBuf>,
+        /// `REF`, `REF..REF` or `REF REF`, `@` when left out; then a path, to see only what is at or below it.
+        #[arg(value_name = "REF", num_args = 0..=3)]
+        words: Vec<OsString>,
         /// Only the changed paths.
         #[arg(long)]
         name_only: bool,
@@ -112,13 +116,10 @@ pub enum Command {
         #[command(flatten)]
         place: PlaceArgs,
     },
-    /// Lists branches, or forks one.
-    Branch {
-        /// Name of a new branch; without it, branches are listed.
-        name: Option<String>,
-        #[command(flatten)]
-        place: PlaceArgs,
-    },
+    /// Lists branches, or makes, renames or deletes one.
+    #[command(after_help = "Examples: mementofs branch try-2\n          mementofs branch fix --at @~3\n          \
+                            mementofs branch --rename old new\n          mementofs branch --delete try-2")]
+    Branch(BranchArgs),
     /// Takes a directory of this machine into the workspace.
     #[command(after_help = "Example: mementofs import ~/old-project --store ~/.stores/project")]
     Import {
@@ -223,6 +224,28 @@ pub struct MountArgs {
     pub no_mtab: bool,
 }
 
+/// Arguments of `branch`.
+#[derive(Debug, Args)]
+pub struct BranchArgs {
+    /// Name of a new branch; without it, branches are listed.
+    pub name: Option<String>,
+    /// The new name, with --rename.
+    #[arg(requires = "rename")]
+    pub new_name: Option<String>,
+    /// The checkpoint that the new branch begins with; by default the live state, whose changes are checkpointed first.
+    #[arg(long, value_name = "REF", requires = "name")]
+    pub at: Option<String>,
+    /// Deletes the branch; `undo` brings it back until gc.
+    #[arg(short, long, requires = "name", conflicts_with_all = ["at", "rename"])]
+    pub delete: bool,
+    /// Gives the branch the name that follows.
+    #[arg(short = 'm', long, requires = "new_name", conflicts_with = "at")]
+    pub rename: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub place: BranchPlaceArgs,
+}
+
 /// Arguments of `checkpoint`.
 #[derive(Debug, Args)]
 pub struct CheckpointArgs {
@@ -244,6 +267,26 @@ pub struct CheckpointArgs {
     /// Takes one only if this checkpoint is the newest.
     #[arg(long, value_name = "REF")]
     pub expect: Option<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub place: PlaceArgs,
+}
+
+/// Arguments of `restore`.
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// An id or the start of one, a name, `@`, `@~N`, `branch/NAME` or `SYSTEM:ID`.
+    #[arg(value_name = "REF")]
+    pub reference: String,
+    /// Only this path; with --branches, the checkpoint of the second branch, and so on.
+    #[arg(value_name = "PATH")]
+    pub rest: Vec<PathBuf>,
+    /// Restores these branches at once, all or none: each to its own checkpoint, or all to the one given.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', conflicts_with = "dry_run")]
+    pub branches: Vec<String>,
+    /// Only says what would change.
+    #[arg(long)]
+    pub dry_run: bool,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub place: PlaceArgs,

@@ -5,7 +5,7 @@ use super::error::CliError;
 use crate::control::{Caller, execute, parse_request};
 use crate::repository::Repository;
 use crate::sys;
-use crate::workspace::Workspace;
+use crate::workspace::{Branches, Workspace};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,8 +23,13 @@ pub enum Client {
         /// Its control directory.
         control: PathBuf,
     },
-    /// A store opened by this process.
-    Direct(Arc<Workspace>),
+    /// A branch of a store opened by this process.
+    Direct {
+        /// The branches of the store.
+        branches: Arc<Branches>,
+        /// The branch.
+        workspace: Arc<Workspace>,
+    },
 }
 
 /// Where the user says the workspace is.
@@ -34,14 +39,21 @@ pub struct Place {
     pub at: Option<PathBuf>,
     /// A store.
     pub store: Option<PathBuf>,
+    /// A branch; by default the one that is mounted there, or the main one.
+    pub branch: Option<String>,
 }
 
 impl Client {
     /// Finds the workspace: the store named, or the mount around a path, by default the working directory.
     pub fn find(place: &Place) -> Result<Self, CliError> {
-        if let Some(store) = &place.store {
-            return Self::of_store(store);
+        let branch = place.branch.as_deref();
+        match &place.store {
+            Some(store) => Self::of_store(store, branch),
+            None => Self::around(place)?.on_branch(branch),
         }
+    }
+
+    fn around(place: &Place) -> Result<Self, CliError> {
         let start = match &place.at {
             Some(path) => path.clone(),
             None => std::env::current_dir().map_err(|err| CliError::new(format!("cannot tell the working directory: {err}")))?,
@@ -58,8 +70,15 @@ impl Client {
         )))
     }
 
+    /// Uses the view of a branch that the mount has.
+    fn on_branch(self, branch: Option<&str>) -> Result<Self, CliError> {
+        let (Self::Mounted { control, .. }, Some(branch)) = (&self, branch) else { return Ok(self) };
+        let top = control.join("branches").join(branch);
+        Self::at_mount(&top).ok_or_else(|| CliError::new(format!("there is no branch {branch}")))
+    }
+
     /// Uses the mount whose top is `top`, if it is one.
-    fn at_mount(top: &Path) -> Option<Self> {
+    pub fn at_mount(top: &Path) -> Option<Self> {
         let name = std::env::var_os("MEMENTOFS_CONTROL").unwrap_or_else(|| CONTROL_NAME.into());
         let control = top.join(name);
         control.join("requests").is_dir().then(|| Self::Mounted { top: top.to_owned(), control })
@@ -75,25 +94,28 @@ impl Client {
         Self::find(place)
     }
 
-    fn of_store(store: &Path) -> Result<Self, CliError> {
+    fn of_store(store: &Path, branch: Option<&str>) -> Result<Self, CliError> {
         let store = store.canonicalize().map_err(|err| CliError::at("cannot open the store", store, err))?;
         if let Some(client) = sys::mount_points_of(&store).iter().find_map(|top| Self::at_mount(top)) {
-            return Ok(client);
+            return client.on_branch(branch);
         }
         let repository =
             Repository::open(&store).map_err(|err| CliError::new(format!("cannot open the store {}: {err}", store.display())))?;
-        let workspace = Workspace::open(repository, "main").map_err(|err| CliError::new(err.to_string()))?;
-        Ok(Self::Direct(workspace))
+        let branches = Branches::new(repository);
+        let workspace = branch.map_or_else(|| branches.open_first(), |name| branches.open(name));
+        let workspace = workspace.map_err(|err| CliError::new(err.to_string()))?;
+        Ok(Self::Direct { branches, workspace })
     }
 
     /// Runs a command, `{"do":…}`, and returns its reply.
     pub fn run(&self, request: &Value) -> Result<Value, CliError> {
         match self {
             Self::Mounted { control, .. } => run_mounted(control, request),
-            Self::Direct(workspace) => {
+            Self::Direct { branches, workspace } => {
                 let caller = Caller { uid: sys::effective_uid(), gid: sys::effective_gid(), pid: std::process::id() };
                 let command = parse_request(request.to_string().as_bytes()).map_err(|err| CliError::new(err.to_string()))?;
-                let reply = execute(workspace, &command, &caller.author()).map_err(|err| CliError::new(err.to_string()))?;
+                let reply = execute(branches, workspace, &command, &caller.author());
+                let reply = reply.map_err(|err| CliError::new(err.to_string()))?;
                 Ok(reply.json)
             }
         }
@@ -103,7 +125,7 @@ impl Client {
     pub fn top(&self) -> Option<&Path> {
         match self {
             Self::Mounted { top, .. } => Some(top),
-            Self::Direct(_) => None,
+            Self::Direct { .. } => None,
         }
     }
 
@@ -111,7 +133,7 @@ impl Client {
     pub fn control(&self) -> Option<&Path> {
         match self {
             Self::Mounted { control, .. } => Some(control),
-            Self::Direct(_) => None,
+            Self::Direct { .. } => None,
         }
     }
 

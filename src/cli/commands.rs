@@ -1,15 +1,20 @@
 //! Each command: arguments in, a request through the client, a reply printed.
 
-use super::args::{CheckpointArgs, Cli, Command, GcArgs, PlaceArgs};
+use super::args::{BranchPlaceArgs, CheckpointArgs, Cli, Command, GcArgs, PlaceArgs, RestoreArgs};
 use super::client::{Client, Place};
 use super::error::CliError;
-use super::{DONE, FAILED, diff, doctor, export, generate, import, mount, progress, report, run};
+use super::{DONE, FAILED, branch, diff, doctor, export, generate, import, mount, progress, report, run};
 use serde_json::{Map, Value, json};
-use std::path::Path;
 
 impl From<PlaceArgs> for Place {
     fn from(args: PlaceArgs) -> Self {
-        Self { at: args.at, store: args.store }
+        Self { at: args.at, store: args.store, branch: args.branch }
+    }
+}
+
+impl From<BranchPlaceArgs> for Place {
+    fn from(args: BranchPlaceArgs) -> Self {
+        Self { at: args.within, store: args.store, branch: None }
     }
 }
 
@@ -20,7 +25,8 @@ pub fn dispatch(cli: Cli) -> Result<i32, CliError> {
         Command::Mount(args) => mount::mount(&args).map(|()| DONE),
         Command::Umount { mount_point, lazy } => mount::unmount(&mount_point, lazy).map(|()| DONE),
         Command::Checkpoint(args) => checkpoint(args, json),
-        Command::Restore { reference, path, dry_run, place } => restore(&reference, path.as_deref(), dry_run, place, json),
+        Command::Restore(args) if args.branches.is_empty() => restore(args, json),
+        Command::Restore(args) => branch::restore(args, json),
         Command::Undo { place } => {
             let reply = Client::find(&place.into())?.run(&json!({ "do": "undo" }))?;
             show(&reply, json, |reply| {
@@ -35,9 +41,9 @@ pub fn dispatch(cli: Cli) -> Result<i32, CliError> {
             let reply = Client::find(&place.into())?.run(&json!({ "do": "status" }))?;
             show(&reply, json, |reply| report::changes(&reply["changes"]))
         }
-        Command::Diff { range, path, name_only, place } => {
+        Command::Diff { words, name_only, place } => {
+            let options = diff::Options::parse(&words, name_only, json)?;
             let (client, workplace) = run::mounted(place.into())?;
-            let options = diff::Options { range, path, name_only, json };
             let done = diff::diff(&client, &options).map(|()| DONE);
             workplace.map_or(Ok(()), run::Workplace::close)?;
             done
@@ -46,7 +52,7 @@ pub fn dispatch(cli: Cli) -> Result<i32, CliError> {
             let reply = Client::find(&place.into())?.run(&json!({ "do": "show", "ref": reference }))?;
             show(&reply, json, report::show)
         }
-        Command::Branch { name, place } => branch(name.as_deref(), place, json),
+        Command::Branch(args) => branch::branch(args, json),
         Command::Import { directory, into, message, place } => {
             import::import(&directory, into.as_deref(), message.as_deref(), &place.into(), json)
         }
@@ -110,11 +116,15 @@ fn checkpoint(args: CheckpointArgs, json: bool) -> Result<i32, CliError> {
     })
 }
 
-fn restore(reference: &str, path: Option<&Path>, dry_run: bool, place: PlaceArgs, json: bool) -> Result<i32, CliError> {
-    let client = Client::find(&place.into())?;
-    let path = path.map(|path| client.relative(path)).transpose()?;
+fn restore(args: RestoreArgs, json: bool) -> Result<i32, CliError> {
+    if args.rest.len() > 1 {
+        return Err(CliError::usage("one path at a time"));
+    }
+    let dry_run = args.dry_run;
+    let client = Client::find(&args.place.into())?;
+    let path = args.rest.first().map(|path| client.relative(path)).transpose()?;
     let path = path.as_ref().map(|path| path.to_string_lossy());
-    let reply = client.run(&json!({ "do": "restore", "ref": reference, "path": path, "dry_run": dry_run }))?;
+    let reply = client.run(&json!({ "do": "restore", "ref": args.reference, "path": path, "dry_run": dry_run }))?;
     show(&reply, json, |reply| {
         let mut text = report::changes(&reply["changes"]);
         if let Some(safety) = reply["safety"].as_str() {
@@ -125,17 +135,6 @@ fn restore(reference: &str, path: Option<&Path>, dry_run: bool, place: PlaceArgs
             text += "nothing was changed: this was a dry run\n";
         }
         text
-    })
-}
-
-fn branch(name: Option<&str>, place: PlaceArgs, json: bool) -> Result<i32, CliError> {
-    if name.is_some() {
-        return Err(CliError::new("forking a branch is not possible yet in this version"));
-    }
-    let reply = Client::find(&place.into())?.run(&json!({ "do": "branches" }))?;
-    show(&reply, json, |reply| {
-        let line = |branch: &Value| format!("{} {}\n", branch["name"].as_str().unwrap_or("-"), report::short(&branch["newest"]));
-        reply["branches"].as_array().into_iter().flatten().map(line).collect()
     })
 }
 

@@ -6,7 +6,7 @@ use super::report;
 use crate::control::unquoted_path;
 use serde_json::{Value, json};
 use similar::{ChangeTag, TextDiff};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -18,8 +18,10 @@ const CONTEXT_LINES: usize = 3;
 
 /// What is to be compared and how it is shown.
 pub struct Options {
-    /// `REF` or `REF..REF`; `@` when absent.
-    pub range: Option<String>,
+    /// The older state.
+    pub from: String,
+    /// The newer state; the live tree when absent.
+    pub to: Option<String>,
     /// Only what is at or below this path.
     pub path: Option<PathBuf>,
     /// Only the changed paths.
@@ -28,13 +30,31 @@ pub struct Options {
     pub json: bool,
 }
 
+impl Options {
+    /// Takes `[REF[..REF] [PATH]]` or `REF REF [PATH]` apart: a second word that starts like a branch or with `@` is no path.
+    pub fn parse(words: &[OsString], name_only: bool, json: bool) -> Result<Self, CliError> {
+        let text = |word: &OsString| word.to_string_lossy().into_owned();
+        let mut words = words.iter();
+        let first = words.next().map_or_else(|| "@".to_owned(), text);
+        let (from, mut to) = match first.split_once("..") {
+            Some((from, to)) => (from.to_owned(), Some(to.to_owned())),
+            None => (first, None),
+        };
+        let mut next = words.next();
+        if let (None, Some(word)) = (&to, next.map(text).filter(|word| word.starts_with("branch/") || word.starts_with('@'))) {
+            to = Some(word);
+            next = words.next();
+        }
+        match words.next() {
+            None => Ok(Self { from, to, path: next.map(PathBuf::from), name_only, json }),
+            Some(_) => Err(CliError::usage("say REF, REF..REF or REF REF, and then one path at most")),
+        }
+    }
+}
+
 /// Prints differences.
 pub fn diff(client: &Client, options: &Options) -> Result<(), CliError> {
-    let range = options.range.as_deref().unwrap_or("@");
-    let (from, to) = match range.split_once("..") {
-        Some((from, to)) => (from, Some(to)),
-        None => (range, None),
-    };
+    let (from, to) = (options.from.as_str(), options.to.as_deref());
     let below = options.path.as_deref().map(|path| client.relative(path)).transpose()?;
     let reply = client.run(&json!({ "do": "diff", "from": from, "to": to }))?;
     let changes: Vec<Value> =

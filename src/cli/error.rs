@@ -7,12 +7,24 @@ use std::path::Path;
 #[derive(Debug)]
 pub struct CliError {
     message: String,
+    /// The arguments make no sense together.
+    is_usage: bool,
 }
 
 impl CliError {
     /// Makes an error that says `message`.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into() }
+        Self { message: message.into(), is_usage: false }
+    }
+
+    /// Makes an error about arguments that make no sense together.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self { message: message.into(), is_usage: true }
+    }
+
+    /// Returns the exit code that belongs to it.
+    pub fn exit_code(&self) -> i32 {
+        if self.is_usage { super::USAGE } else { super::FAILED }
     }
 
     /// Makes an error about a path.

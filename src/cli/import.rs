@@ -19,7 +19,7 @@ pub fn import(directory: &Path, into: Option<&Path>, message: Option<&str>, plac
     let default = format!("import {}", directory.display());
     let message = message.unwrap_or(&default);
     let reply = match Client::open_or_make(place)? {
-        Client::Direct(workspace) => import_here(&workspace, &directory, into, message)?,
+        Client::Direct { workspace, .. } => import_here(&workspace, &directory, into, message)?,
         client => {
             if client.top().is_some_and(|top| directory.starts_with(top) || top.starts_with(&directory)) {
                 return Err(CliError::new(format!("{} and the workspace lie within one another", directory.display())));

@@ -1,6 +1,7 @@
 //! The command line: arguments, messages, exit codes, signals, lifetimes.
 
 mod args;
+mod branch;
 mod client;
 mod commands;
 mod diff;
@@ -24,9 +25,9 @@ use clap::Parser;
 
 /// Exit code when all went well.
 const DONE: i32 = 0;
-/// Exit code when something failed; wrong arguments give 2 (clap's own).
+/// Exit code when something failed.
 const FAILED: i32 = 1;
-/// Exit code of `fsck` when the store cannot be checked as things are; also clap's own for wrong arguments.
+/// Exit code when the arguments are wrong, as clap has it; of `fsck` also when the store cannot be checked as things are.
 const USAGE: i32 = 2;
 
 /// Runs the program and returns its exit code.
@@ -36,7 +37,7 @@ pub fn main() -> i32 {
         Ok(code) => code,
         Err(err) => {
             eprintln!("mementofs: {err}");
-            FAILED
+            err.exit_code()
         }
     }
 }

@@ -12,7 +12,7 @@ use std::process::{Command, ExitStatus};
 /// Mounts the store (unless it is mounted), runs the command inside, checkpoints before and after, says what changed.
 pub fn run(store: &Path, command: &[OsString], json: bool) -> Result<i32, CliError> {
     let here = Workplace::open(store)?;
-    let client = Client::find(&Place { at: Some(here.path.clone()), store: None })?;
+    let client = Client::find(&Place { at: Some(here.path.clone()), store: None, branch: None })?;
     let (program, arguments) = command.split_first().ok_or_else(|| CliError::new("say which command to run after --"))?;
     let line = command.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
     let before = checkpoint(&client, &format!("before: {line}"), &json!({}))?;
@@ -56,7 +56,7 @@ pub fn mounted(place: Place) -> Result<(Client, Option<Workplace>), CliError> {
         return Err(CliError::new(format!("the store {} does not exist", store.display())));
     }
     let workplace = Workplace::open(store)?;
-    let client = Client::find(&Place { at: Some(workplace.path.clone()), store: None })?;
+    let client = Client::find(&Place { at: Some(workplace.path.clone()), store: None, branch: place.branch.clone() })?;
     Ok((client, Some(workplace)))
 }
 

@@ -1,12 +1,11 @@
 //! The daemon: opens a store, mounts a branch, serves it until a signal or an unmount ends it.
 
 use super::error::CliError;
-use crate::control::ControlDirectory;
-use crate::fuse::{Mount, MountOptions};
+use crate::fuse::{MountOptions, Mounts};
 use crate::repository::{Repository, RepositoryError};
 use crate::store::StoreError;
 use crate::sys;
-use crate::workspace::Workspace;
+use crate::workspace::Branches;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
@@ -104,7 +103,7 @@ fn absolute(path: &Path) -> Result<PathBuf, CliError> {
     }
 }
 
-/// Mounts and serves in this process until the mount ends. Calls `ready` when the mount serves.
+/// Mounts and serves in this process until the last mount of the store ends. Calls `ready` when the mount is there.
 pub fn serve(plan: &MountPlan, ready: impl FnOnce()) -> Result<(), CliError> {
     sys::set_umask(0o077);
     let _ = sys::raise_open_files_limit();
@@ -112,7 +111,7 @@ pub fn serve(plan: &MountPlan, ready: impl FnOnce()) -> Result<(), CliError> {
     if repository.branch(&plan.branch).is_err() {
         return Err(CliError::new(format!("the store {} has no branch {}", plan.store.display(), plan.branch)));
     }
-    let workspace = Workspace::open(repository, &plan.branch).map_err(|err| CliError::new(err.to_string()))?;
+    let branches = Branches::new(repository);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -120,35 +119,24 @@ pub fn serve(plan: &MountPlan, ready: impl FnOnce()) -> Result<(), CliError> {
     // Before the mount is there: who sees it may send a signal.
     let signals = runtime.block_on(async { Signals::install() });
     let signals = signals.map_err(|err| CliError::new(format!("cannot handle signals: {err}")))?;
-    let control = ControlDirectory::new(workspace.clone(), sys::effective_uid(), sys::effective_gid());
-    let mut mount = Mount::new(workspace.clone(), control, &plan.store, &plan.mount_point, &plan.options).map_err(|err| {
-        match plan.options.further.is_empty() {
-            true => CliError::new(err.to_string()),
-            false => CliError::new(format!("{err} (is one of these options wrong: {}?)", plan.options.further.join(","))),
-        }
+    let mounts = Mounts::new(branches.clone(), &plan.store);
+    let mounts = mounts.map_err(|err| CliError::new(format!("cannot start threads: {err}")))?;
+    mounts.mount(&plan.branch, &plan.mount_point, &plan.options).map_err(|err| match plan.options.further.is_empty() {
+        true => CliError::new(err.to_string()),
+        false => CliError::new(format!("{err} (is one of these options wrong: {}?)", plan.options.further.join(","))),
     })?;
-    let mut unmounter = mount.unmounter();
     let (ended, end) = tokio::sync::oneshot::channel::<()>();
-    let upkeep = workspace.clone();
-    let mount_point = plan.mount_point.clone();
+    let (upkept, unmounted) = (branches.clone(), mounts.clone());
     let waiter = std::thread::Builder::new()
         .name("wait".into())
-        .spawn(move || {
-            runtime.block_on(wait(&upkeep, signals, end, || {
-                if let Err(err) = unmounter.unmount() {
-                    tracing::warn!(%err, "unmount by signal; detaching");
-                }
-                sys::detach(&mount_point);
-            }))
-        })
+        .spawn(move || runtime.block_on(wait(&upkept, signals, end, || unmounted.unmount_all())))
         .map_err(|err| CliError::new(format!("cannot start a thread: {err}")))?;
     tracing::info!(store = %plan.store.display(), mount_point = %plan.mount_point.display(), "serving");
     ready();
-    let served = mount.serve();
+    mounts.wait();
     let _ = ended.send(());
     let _ = waiter.join();
-    workspace.sync().map_err(|err| CliError::new(format!("the journal could not be synced: {err}")))?;
-    served.map_err(|err| CliError::new(err.to_string()))
+    branches.sync().map_err(|err| CliError::new(format!("the journal could not be synced: {err}")))
 }
 
 /// The signals that mean something to a daemon.
@@ -169,12 +157,7 @@ impl Signals {
 }
 
 /// Waits for signals and timers until `end`.
-async fn wait(
-    workspace: &Workspace,
-    mut signals: Signals,
-    mut end: tokio::sync::oneshot::Receiver<()>,
-    mut unmount: impl FnMut(),
-) {
+async fn wait(branches: &Branches, mut signals: Signals, mut end: tokio::sync::oneshot::Receiver<()>, mut unmount: impl FnMut()) {
     let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
     loop {
         tokio::select! {
@@ -183,7 +166,7 @@ async fn wait(
             _ = signals.interrupt.recv() => unmount(),
             _ = signals.hangup.recv() => {}
             _ = upkeep.tick() => {
-                if let Err(err) = workspace.sync() {
+                if let Err(err) = branches.sync() {
                     tracing::warn!(%err, "the journal could not be synced");
                 }
             }

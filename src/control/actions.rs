@@ -1,23 +1,42 @@
 //! What writing into the control directory does.
 
 use super::command::{Command, parse_checkpoint, parse_gc, parse_request, parse_restore};
-use super::directory::ControlDirectory;
+use super::directory::{ControlDirectory, Found};
 use super::error::CommandError;
-use super::execute::{Caller, execute, resolve};
+use super::execute::{Caller, MountWish, execute, resolve};
 use super::node::{DirectoryKind, FileKind, Node};
-use crate::workspace::{AttributeChange, Attributes, Stale};
+use crate::workspace::{AttributeChange, Attributes, Stale, Workspace};
 use serde_json::json;
+use std::sync::Arc;
+
+/// What a command leaves to be done before its caller goes on.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// What the kernel must forget of each branch, by number.
+    pub stale: Vec<(i64, Vec<Stale>)>,
+    /// A mount that is to be made.
+    pub mount: Option<FurtherMount>,
+}
+
+/// A mount that somebody asked for.
+#[derive(Debug)]
+pub struct FurtherMount {
+    /// What is to be mounted where.
+    pub wish: MountWish,
+    /// The request, for [`ControlDirectory::deny`].
+    pub request: String,
+}
 
 impl ControlDirectory {
-    /// Runs what is written into a command file or a request; returns what the kernel must forget.
-    pub fn write(&self, number: u64, _offset: u64, data: &[u8], caller: &Caller) -> Result<Vec<Stale>, CommandError> {
+    /// Runs what is written into a command file or a request.
+    pub fn write(&self, number: u64, _offset: u64, data: &[u8], caller: &Caller) -> Result<Effects, CommandError> {
         self.admit(caller)?;
         let node = self.node(number)?;
         if matches!(node, Node::Sealed(..)) {
             return Err(CommandError::ReadOnly);
         }
         if data.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Effects::default());
         }
         let done = self.remembered(self.run(&node, data, caller));
         // What was written must not be taken for the content of the file.
@@ -25,7 +44,7 @@ impl ControlDirectory {
         done
     }
 
-    fn run(&self, node: &Node, data: &[u8], caller: &Caller) -> Result<Vec<Stale>, CommandError> {
+    fn run(&self, node: &Node, data: &[u8], caller: &Caller) -> Result<Effects, CommandError> {
         let command = match node {
             Node::File(FileKind::Checkpoint) => parse_checkpoint(data),
             Node::File(FileKind::Restore) => parse_restore(data),
@@ -35,28 +54,36 @@ impl ControlDirectory {
             Node::Request(name) => return self.run_request(name, data, caller),
             _ => Err(CommandError::NotPermitted),
         }?;
-        let reply = execute(&self.workspace, &command, &caller.author())?;
+        let reply = execute(&self.branches, &self.workspace, &command, &caller.author())?;
         let line = format!("{}\n", reply.json);
         match command {
             Command::Restore { .. } => self.state().last_restore = line,
             Command::Gc(_) => self.state().last_gc = line,
             _ => {}
         }
-        Ok(reply.stale)
+        Ok(Effects { stale: reply.stale, mount: None })
     }
 
-    fn run_request(&self, name: &str, data: &[u8], caller: &Caller) -> Result<Vec<Stale>, CommandError> {
-        let done = parse_request(data).and_then(|command| execute(&self.workspace, &command, &caller.author()));
-        let (reply, result) = match done {
-            Ok(reply) => {
-                let mut json = reply.json;
-                json["ok"] = true.into();
-                (json, Ok(reply.stale))
+    fn run_request(&self, name: &str, data: &[u8], caller: &Caller) -> Result<Effects, CommandError> {
+        let done = parse_request(data).and_then(|command| execute(&self.branches, &self.workspace, &command, &caller.author()));
+        match done {
+            Ok(mut reply) => {
+                reply.json["ok"] = true.into();
+                self.state().requests.answer(name, format!("{}\n", reply.json));
+                let mount = reply.mount.map(|wish| FurtherMount { wish, request: name.to_owned() });
+                Ok(Effects { stale: reply.stale, mount })
             }
-            Err(err) => (json!({ "ok": false, "error": err.to_string() }), Err(err)),
-        };
-        self.state().requests.answer(name, format!("{reply}\n"));
-        result
+            Err(err) => Err(self.deny(name, err)),
+        }
+    }
+
+    /// Answers a request with its failure; returns the failure.
+    pub fn deny(&self, request: &str, err: CommandError) -> CommandError {
+        let reply = json!({ "ok": false, "error": err.to_string() });
+        let mut state = self.state();
+        state.requests.answer(request, format!("{reply}\n"));
+        state.last_error = format!("{err}\n");
+        err
     }
 
     /// Accepts what `>`, editors and `cp` do to a file before they write, and means nothing by it.
@@ -99,19 +126,29 @@ impl ControlDirectory {
         }
     }
 
-    /// `mkdir checkpoints/NAME`: takes a checkpoint of that name.
-    pub fn make_directory(&self, parent: u64, name: &[u8], caller: &Caller) -> Result<Attributes, CommandError> {
+    /// `mkdir checkpoints/NAME` takes a checkpoint of that name, `mkdir branches/NAME` forks.
+    pub fn make_directory(&self, parent: u64, name: &[u8], caller: &Caller) -> Result<Found, CommandError> {
         self.admit(caller)?;
         let made = match self.node(parent)? {
-            Node::Directory(DirectoryKind::Checkpoints) => self.named_checkpoint(name, caller),
+            Node::Directory(DirectoryKind::Checkpoints) => {
+                self.named_checkpoint(name, caller).and_then(|node| self.found(node)).map(Found::Node)
+            }
+            Node::Directory(DirectoryKind::Branches) => self.forked(name, caller).map(Found::Branch),
             Node::Sealed(..) => Err(CommandError::ReadOnly),
             _ => Err(CommandError::NotPermitted),
         };
-        self.found(self.remembered(made)?)
+        self.remembered(made)
+    }
+
+    fn forked(&self, name: &[u8], caller: &Caller) -> Result<Arc<Workspace>, CommandError> {
+        let name = utf8(name)?.to_owned();
+        let command = Command::Fork { name: name.clone(), at: None };
+        execute(&self.branches, &self.workspace, &command, &caller.author())?;
+        Ok(self.branches.open(&name)?)
     }
 
     fn named_checkpoint(&self, name: &[u8], caller: &Caller) -> Result<Node, CommandError> {
-        let name = std::str::from_utf8(name).map_err(|_| CommandError::Invalid("a name is UTF-8".into()))?;
+        let name = utf8(name)?;
         let command = Command::Checkpoint {
             message: String::new(),
             name: Some(name.to_owned()),
@@ -120,15 +157,16 @@ impl ControlDirectory {
             allow_empty: false,
             expect: None,
         };
-        execute(&self.workspace, &command, &caller.author())?;
+        execute(&self.branches, &self.workspace, &command, &caller.author())?;
         self.checkpoint_node(name)
     }
 
-    /// `rmdir checkpoints/NAME` removes a name, `rmdir checkpoints/ID` deletes a checkpoint.
+    /// `rmdir checkpoints/NAME` removes a name, `rmdir checkpoints/ID` deletes a checkpoint, `rmdir branches/NAME` a branch.
     pub fn remove_directory(&self, parent: u64, name: &[u8], caller: &Caller) -> Result<(), CommandError> {
         self.admit(caller)?;
         let done = match self.node(parent)? {
             Node::Directory(DirectoryKind::Checkpoints) => self.remove_checkpoint(name, caller),
+            Node::Directory(DirectoryKind::Branches) => self.remove_branch(name, caller),
             Node::Sealed(..) => Err(CommandError::ReadOnly),
             _ => Err(CommandError::NotPermitted),
         };
@@ -144,10 +182,15 @@ impl ControlDirectory {
         } else {
             Command::Delete { reference: text }
         };
-        execute(&self.workspace, &command, &caller.author()).map(drop)
+        execute(&self.branches, &self.workspace, &command, &caller.author()).map(drop)
     }
 
-    /// `mv checkpoints/OLD checkpoints/NEW` renames a checkpoint.
+    fn remove_branch(&self, name: &[u8], caller: &Caller) -> Result<(), CommandError> {
+        let command = Command::DeleteBranch { branch: utf8(name)?.to_owned() };
+        execute(&self.branches, &self.workspace, &command, &caller.author()).map(drop)
+    }
+
+    /// `mv checkpoints/OLD checkpoints/NEW` renames a checkpoint, `mv branches/OLD branches/NEW` a branch.
     pub fn rename(
         &self,
         parent: u64,
@@ -157,21 +200,22 @@ impl ControlDirectory {
         caller: &Caller,
     ) -> Result<(), CommandError> {
         self.admit(caller)?;
-        let checkpoints = Node::Directory(DirectoryKind::Checkpoints);
-        let done = match (self.node(parent)?, self.node(new_parent)?) {
-            (from, to) if from == checkpoints && to == checkpoints => {
+        let (from, to) = (self.node(parent)?, self.node(new_parent)?);
+        let done = match (&from, &to) {
+            (Node::Directory(DirectoryKind::Checkpoints), to) if from == *to => {
                 let reference = String::from_utf8_lossy(name).into_owned();
-                match std::str::from_utf8(new_name) {
-                    Ok(new_name) => {
-                        let command = Command::Name { reference, name: Some(new_name.to_owned()) };
-                        execute(&self.workspace, &command, &caller.author()).map(drop)
-                    }
-                    Err(_) => Err(CommandError::Invalid("a name is UTF-8".into())),
-                }
+                utf8(new_name).map(|name| Command::Name { reference, name: Some(name.to_owned()) })
             }
+            (Node::Directory(DirectoryKind::Branches), to) if from == *to => utf8(name)
+                .and_then(|branch| Ok(Command::RenameBranch { branch: branch.to_owned(), name: utf8(new_name)?.to_owned() })),
             (Node::Sealed(..), _) | (_, Node::Sealed(..)) => Err(CommandError::ReadOnly),
             _ => Err(CommandError::NotPermitted),
         };
-        self.remembered(done)
+        let run = |command| execute(&self.branches, &self.workspace, &command, &caller.author()).map(drop);
+        self.remembered(done.and_then(run))
     }
+}
+
+fn utf8(name: &[u8]) -> Result<&str, CommandError> {
+    std::str::from_utf8(name).map_err(|_| CommandError::Invalid("a name is UTF-8".into()))
 }

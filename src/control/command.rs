@@ -1,6 +1,7 @@
 //! Commands as text and JSON. Parsing knows nothing of files, so tests and fuzzers reach all of it.
 
 use super::error::CommandError;
+use super::execute::MountWish;
 use super::text::{quoted_path, unquoted_path};
 use crate::object::{ExternalLink, Name};
 use serde::Deserialize;
@@ -86,6 +87,34 @@ pub enum Command {
     Stats,
     /// List the branches.
     Branches,
+    /// Make a branch.
+    Fork {
+        /// Its name.
+        name: String,
+        /// The checkpoint it begins with; without one, the live state.
+        at: Option<String>,
+    },
+    /// Give a branch another name.
+    RenameBranch {
+        /// Which.
+        branch: String,
+        /// Its new name.
+        name: String,
+    },
+    /// Delete a branch.
+    DeleteBranch {
+        /// Which.
+        branch: String,
+    },
+    /// Restore several branches at once, all or none.
+    RestoreBranches {
+        /// Which.
+        branches: Vec<String>,
+        /// One checkpoint for each, or one for all.
+        references: Vec<String>,
+    },
+    /// Mount a branch at a further place.
+    Mount(MountWish),
 }
 
 /// How space is to be reclaimed.
@@ -126,7 +155,11 @@ struct CheckpointJson {
 #[serde(deny_unknown_fields)]
 struct RestoreJson {
     #[serde(rename = "ref")]
-    reference: String,
+    reference: Option<String>,
+    #[serde(default)]
+    branches: Vec<String>,
+    #[serde(default)]
+    refs: Vec<String>,
     path: Option<String>,
     #[serde(default)]
     dry_run: bool,
@@ -168,6 +201,35 @@ struct ImportJson {
     into: Option<String>,
     #[serde(default)]
     message: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ForkJson {
+    name: String,
+    at: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RenameBranchJson {
+    branch: String,
+    name: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BranchJson {
+    branch: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MountJson {
+    path: String,
+    branch: String,
+    #[serde(default)]
+    options: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -237,6 +299,12 @@ pub fn parse_request(bytes: &[u8]) -> Result<Command, CommandError> {
         "show" => from_value(rest).map(|ReferenceJson { reference }| Command::Show { reference }),
         "name" => from_value(rest).map(|NameJson { reference, name }| Command::Name { reference, name }),
         "delete" => from_value(rest).map(|ReferenceJson { reference }| Command::Delete { reference }),
+        "fork" => from_value(rest).map(|ForkJson { name, at }| Command::Fork { name, at }),
+        "rename_branch" => from_value(rest).map(|RenameBranchJson { branch, name }| Command::RenameBranch { branch, name }),
+        "delete_branch" => from_value(rest).map(|BranchJson { branch }| Command::DeleteBranch { branch }),
+        "mount" => {
+            from_value(rest).map(|MountJson { path, branch, options }| Command::Mount(MountWish { path, branch, options }))
+        }
         "import" => {
             let ImportJson { from, into, message } = from_value(rest)?;
             Ok(Command::Import { from, into: into.as_deref().map(path_of).transpose()?, message })
@@ -258,8 +326,18 @@ fn checkpoint_of(json: CheckpointJson) -> Result<Command, CommandError> {
 }
 
 fn restore_of(json: RestoreJson) -> Result<Command, CommandError> {
-    let path = json.path.as_deref().filter(|path| !path.is_empty()).map(path_of).transpose()?;
-    Ok(Command::Restore { reference: json.reference, path, dry_run: json.dry_run, expect: json.expect })
+    let RestoreJson { reference, branches, mut refs, path, dry_run, expect } = json;
+    if branches.is_empty() {
+        let reference = reference.filter(|_| refs.is_empty());
+        let reference = reference.ok_or_else(|| CommandError::Invalid("say which checkpoint: \"ref\"".into()))?;
+        let path = path.as_deref().filter(|path| !path.is_empty()).map(path_of).transpose()?;
+        return Ok(Command::Restore { reference, path, dry_run, expect });
+    }
+    if path.is_some() || dry_run || expect.is_some() {
+        return Err(CommandError::Invalid("several branches are restored whole and at once: no path, dry_run or expect".into()));
+    }
+    refs.extend(reference);
+    Ok(Command::RestoreBranches { branches, references: refs })
 }
 
 fn path_of(path: &str) -> Result<Vec<Name>, CommandError> {

@@ -2,10 +2,11 @@
 
 use super::directory::ControlDirectory;
 use super::error::CommandError;
+use super::escape::unescaped;
 use super::execute;
 use super::node::{FileKind, Node};
 use super::text::{changes_text, log_line};
-use crate::workspace::WorkspaceError;
+use crate::workspace::{BranchUndo, UndoPlan, WorkspaceError};
 use std::fmt::Write;
 
 const README: &str = include_str!("README.txt");
@@ -30,7 +31,7 @@ impl ControlDirectory {
             FileKind::Undo => self.undo_text()?,
             FileKind::Status => changes_text(&execute::status(workspace)?),
             FileKind::Log => {
-                let rows = workspace.repository().history().log(&workspace.branch(), None)?;
+                let rows = workspace.repository().history().log(workspace.branch_id(), None)?;
                 rows.iter().map(|row| log_line(row) + "\n").collect()
             }
             FileKind::Gc => or_nothing(&self.state().last_gc),
@@ -45,6 +46,13 @@ impl ControlDirectory {
 
     fn undo_text(&self) -> Result<String, CommandError> {
         match self.workspace.plan_undo() {
+            Ok(UndoPlan { branch: Some((id, undo)), .. }) => {
+                let name = self.repository().history().branch_by_id(id)?.name;
+                Ok(match undo {
+                    BranchUndo::Revive => format!("undo the last branch.delete: the branch {name} comes back\n"),
+                    BranchUndo::Delete => format!("undo the last undo: the branch {name} is deleted again\n"),
+                })
+            }
             Ok(plan) => {
                 let to = plan.commit.map_or_else(|| "the empty state".to_owned(), |id| id.to_hex());
                 Ok(format!("undo the last {}: back to {to}\n", plan.operation))
@@ -55,11 +63,13 @@ impl ControlDirectory {
     }
 
     fn diff_text(&self, reference: &str) -> Result<String, CommandError> {
+        // A slash in a reference is written as in `links/`: `diff/branch%2Fa..branch%2Fb`.
+        let unescaped = |part: &str| unescaped(part).unwrap_or_else(|| part.to_owned());
         let (from, to) = match reference.split_once("..") {
-            Some((from, to)) => (from, Some(to)),
-            None => (reference, None),
+            Some((from, to)) => (unescaped(from), Some(unescaped(to))),
+            None => (unescaped(reference), None),
         };
-        Ok(changes_text(&execute::diff(&self.workspace, from, to)?))
+        Ok(changes_text(&execute::diff(&self.workspace, &from, to.as_deref())?))
     }
 
     /// Returns the outbox as JSON lines. What was read before is kept: events are only ever added.

@@ -8,7 +8,7 @@ use super::requests::Requests;
 use super::sealed::SealedFile;
 use crate::object::{EntryKind, Name, Node as EntryNode, ObjectId, Timestamp};
 use crate::repository::Repository;
-use crate::workspace::{Attributes, Workspace};
+use crate::workspace::{Attributes, Branches, Workspace};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -17,6 +17,7 @@ const LIST_STEP: usize = 1024;
 
 /// The control directory of one mounted branch.
 pub struct ControlDirectory {
+    pub(super) branches: Arc<Branches>,
     pub(super) workspace: Arc<Workspace>,
     owner: u32,
     owner_group: u32,
@@ -54,6 +55,14 @@ pub(super) struct Events {
     pub(super) last_seq: i64,
 }
 
+/// What a name in the directory stands for.
+pub enum Found {
+    /// Something of the directory's own.
+    Node(Attributes),
+    /// A branch: the directory tree that it shows.
+    Branch(Arc<Workspace>),
+}
+
 /// One name of a listing.
 pub struct ControlListed {
     /// The name.
@@ -68,9 +77,9 @@ pub struct ControlListed {
 
 impl ControlDirectory {
     /// Makes the control directory of `workspace`, for the user `owner` and root.
-    pub fn new(workspace: Arc<Workspace>, owner: u32, owner_group: u32) -> Arc<Self> {
+    pub fn new(branches: Arc<Branches>, workspace: Arc<Workspace>, owner: u32, owner_group: u32) -> Arc<Self> {
         let state = Mutex::default();
-        Arc::new(Self { workspace, owner, owner_group, state, events: Mutex::default() })
+        Arc::new(Self { branches, workspace, owner, owner_group, state, events: Mutex::default() })
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -137,10 +146,20 @@ impl ControlDirectory {
     }
 
     /// Finds a name in a directory.
-    pub fn lookup(&self, parent: u64, name: &[u8], caller: &Caller) -> Result<Attributes, CommandError> {
+    pub fn lookup(&self, parent: u64, name: &[u8], caller: &Caller) -> Result<Found, CommandError> {
         self.admit(caller)?;
-        let node = self.child(&self.node(parent)?, name)?;
-        self.found(node)
+        let parent = self.node(parent)?;
+        if parent == Node::Directory(DirectoryKind::Branches) {
+            let name = std::str::from_utf8(name).map_err(|_| CommandError::NotFound("a branch of that name".into()))?;
+            return Ok(Found::Branch(self.branches.open(name)?));
+        }
+        let node = self.child(&parent, name)?;
+        self.found(node).map(Found::Node)
+    }
+
+    /// Says whether nobody refers to anything in the directory any more.
+    pub fn is_forgotten(&self) -> bool {
+        self.state().table.is_empty()
     }
 
     fn child(&self, parent: &Node, name: &[u8]) -> Result<Node, CommandError> {
@@ -171,7 +190,6 @@ impl ControlDirectory {
                 let known = self.state().requests.contains(text);
                 known.then(|| Node::Request(text.to_owned())).ok_or_else(missing)
             }
-            Node::Directory(DirectoryKind::Branches) => Err(missing()),
             _ => Err(CommandError::NotDirectory),
         }
     }
@@ -320,7 +338,10 @@ impl ControlDirectory {
                 Ok(with(ids, EntryKind::Symlink))
             }
             Node::Directory(DirectoryKind::Requests) => Ok(with(self.state().requests.names(), EntryKind::File)),
-            Node::Directory(DirectoryKind::Diff | DirectoryKind::Branches) => Ok(Vec::new()),
+            Node::Directory(DirectoryKind::Branches) => {
+                Ok(with(history.branches()?.into_iter().map(|branch| branch.name).collect(), EntryKind::Directory))
+            }
+            Node::Directory(DirectoryKind::Diff) => Ok(Vec::new()),
             _ => Err(CommandError::NotDirectory),
         }
     }

@@ -1,13 +1,14 @@
 //! Runs a command on a workspace and says what came of it, as JSON.
 
+use super::branching;
 use super::command::{Command, GcCommand};
 use super::error::CommandError;
 use super::text::{change_word, iso_time, quoted_path};
-use crate::history::{BranchRow, CommitRow};
+use crate::history::CommitRow;
 use crate::object::{Author, CommitKind, ExternalLink, Name, ObjectId};
 use crate::repository::GcRules;
 use crate::tree::{ChangeKind, PathChange};
-use crate::workspace::{CheckpointRequest, ImportProgress, Restored, Stale, Workspace};
+use crate::workspace::{Branches, CheckpointRequest, ImportProgress, Restored, Stale, Workspace};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -39,18 +40,31 @@ impl Caller {
 pub struct Reply {
     /// For programs and for `--json`.
     pub json: Value,
-    /// What the kernel must forget before the caller goes on.
-    pub stale: Vec<Stale>,
+    /// What the kernel must forget of each branch, by number, before the caller goes on.
+    pub stale: Vec<(i64, Vec<Stale>)>,
+    /// A mount that the daemon is asked for.
+    pub mount: Option<MountWish>,
+}
+
+/// A further mount of the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountWish {
+    /// Where.
+    pub path: String,
+    /// The branch to show.
+    pub branch: String,
+    /// Mount options.
+    pub options: Vec<String>,
 }
 
 impl From<Value> for Reply {
     fn from(json: Value) -> Self {
-        Self { json, stale: Vec::new() }
+        Self { json, stale: Vec::new(), mount: None }
     }
 }
 
 /// Runs `command`.
-pub fn execute(workspace: &Workspace, command: &Command, author: &Author) -> Result<Reply, CommandError> {
+pub fn execute(branches: &Branches, workspace: &Workspace, command: &Command, author: &Author) -> Result<Reply, CommandError> {
     match command {
         Command::Checkpoint { message, name, links, metadata, allow_empty, expect } => {
             let request = CheckpointRequest {
@@ -71,13 +85,13 @@ pub fn execute(workspace: &Workspace, command: &Command, author: &Author) -> Res
         }
         Command::Undo => {
             let plan = workspace.plan_undo()?;
-            let done = workspace.undo(author)?;
-            Ok(restored(done, json!({ "undid": plan.operation })))
+            let done = branches.undo(workspace, author)?;
+            Ok(restored(workspace, done, json!({ "undid": plan.operation })))
         }
-        Command::Gc(gc) => collect(workspace, gc, author),
+        Command::Gc(gc) => collect(branches, gc, author),
         Command::Status => Ok(json!({ "changes": changes_json(&status(workspace)?) }).into()),
         Command::Log { limit } => {
-            let rows = workspace.repository().history().log(&workspace.branch(), *limit)?;
+            let rows = workspace.repository().history().log(workspace.branch_id(), *limit)?;
             let rows: Result<Vec<Value>, CommandError> = rows.iter().map(|row| commit_json(workspace, row)).collect();
             Ok(json!({ "checkpoints": rows? }).into())
         }
@@ -97,10 +111,21 @@ pub fn execute(workspace: &Workspace, command: &Command, author: &Author) -> Res
             let into = into.clone().unwrap_or_default();
             import_into(workspace, Path::new(from), &into, message, author, &ImportProgress::default())
         }
-        Command::Branches => {
-            let branches = workspace.repository().history().branches()?;
-            let one = |branch: &BranchRow| json!({ "name": branch.name, "newest": branch.head.map(|id| id.to_hex()) });
-            Ok(json!({ "branches": branches.iter().map(one).collect::<Vec<_>>() }).into())
+        Command::Branches => Ok(branching::list(workspace)?.into()),
+        Command::Fork { name, at } => Ok(branching::fork(branches, workspace, name, at.as_deref(), author)?.into()),
+        Command::RenameBranch { branch, name } => {
+            branches.rename(branch, name, author)?;
+            Ok(json!({ "branch": name }).into())
+        }
+        Command::DeleteBranch { branch } => {
+            branches.delete(branch, workspace, author)?;
+            Ok(json!({ "branch": branch, "deleted": true }).into())
+        }
+        Command::RestoreBranches { branches: names, references } => branching::restore(branches, names, references, author),
+        Command::Mount(wish) => {
+            workspace.repository().branch(&wish.branch)?;
+            let json = json!({ "mounted": wish.path, "branch": wish.branch });
+            Ok(Reply { json, stale: Vec::new(), mount: Some(wish.clone()) })
         }
         Command::Stats => Ok(stats_json(workspace)?.into()),
     }
@@ -124,7 +149,7 @@ pub fn import_into(
         "bytes": progress.bytes_done.load(Ordering::Relaxed),
         "troubled": imported.troubled.iter().map(trouble).collect::<Vec<_>>(),
     });
-    Ok(Reply { json, stale: imported.restored.stale })
+    Ok(Reply { json, stale: vec![(workspace.branch_id(), imported.restored.stale)], mount: None })
 }
 
 fn restore(
@@ -144,17 +169,17 @@ fn restore(
         }
     }
     let done = workspace.restore(&target, path, dry_run, author)?;
-    Ok(restored(done, json!({ "restored": target.to_hex(), "dry_run": dry_run })))
+    Ok(restored(workspace, done, json!({ "restored": target.to_hex(), "dry_run": dry_run })))
 }
 
-fn restored(done: Restored, mut json: Value) -> Reply {
+fn restored(workspace: &Workspace, done: Restored, mut json: Value) -> Reply {
     json["changes"] = changes_json(&done.changes);
     json["safety"] = json!(done.safety.map(|id| id.to_hex()));
     json["newest"] = json!(done.newest.map(|id| id.to_hex()));
-    Reply { json, stale: done.stale }
+    Reply { json, stale: vec![(workspace.branch_id(), done.stale)], mount: None }
 }
 
-fn collect(workspace: &Workspace, gc: &GcCommand, author: &Author) -> Result<Reply, CommandError> {
+fn collect(branches: &Branches, gc: &GcCommand, author: &Author) -> Result<Reply, CommandError> {
     let rules = GcRules {
         dry_run: gc.dry_run,
         grace_secs: gc.grace_secs,
@@ -163,7 +188,7 @@ fn collect(workspace: &Workspace, gc: &GcCommand, author: &Author) -> Result<Rep
         keep_daily: gc.keep_daily,
         keep_weekly: gc.keep_weekly,
     };
-    Ok(workspace.collect(&rules, author)?.into())
+    Ok(branches.collect(&rules, author)?.into())
 }
 
 /// Finds the checkpoint that `reference` names, seen from the workspace's branch.

@@ -5,6 +5,7 @@
 //! read-only directories below it.
 
 mod actions;
+mod branching;
 mod command;
 mod content;
 mod directory;
@@ -16,8 +17,9 @@ mod requests;
 mod sealed;
 mod text;
 
+pub use actions::{Effects, FurtherMount};
 pub use command::{Command, GcCommand, parse_checkpoint, parse_gc, parse_request, parse_restore};
-pub use directory::{ControlDirectory, ControlListed};
+pub use directory::{ControlDirectory, ControlListed, Found};
 pub use error::CommandError;
-pub use execute::{Caller, Reply, execute, import_into};
+pub use execute::{Caller, MountWish, Reply, execute, import_into};
 pub use text::{change_line, changes_text, log_line, quoted_path, unquoted_path};

@@ -136,6 +136,11 @@ impl NodeTable {
         }
     }
 
+    /// Says whether no node has a number.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
     /// Returns the node of a number.
     pub fn node(&self, number: u64) -> Option<&Node> {
         self.nodes.get(&number).map(|(node, _)| node)

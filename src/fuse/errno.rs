@@ -69,7 +69,7 @@ fn repository(err: &RepositoryError) -> Errno {
 
 fn history(err: &HistoryError) -> Errno {
     match err {
-        HistoryError::NotFound { .. } => Errno::ENOENT,
+        HistoryError::NotFound { .. } | HistoryError::NoBranch { .. } => Errno::ENOENT,
         HistoryError::Ambiguous { .. } => Errno::from_i32(libc::ENOTUNIQ),
         HistoryError::NameTaken { .. } => Errno::EEXIST,
         HistoryError::BadName { .. } => Errno::EINVAL,

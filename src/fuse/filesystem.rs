@@ -1,32 +1,69 @@
-//! A mounted branch: what answers the kernel's requests, and how.
+//! A mount: what answers the kernel's requests, and how.
 
-use super::notify::Invalidator;
-use super::number::NAMESPACE_TOP;
-use super::pool::Pool;
-use super::translate::{branch_ino, denied, guarded, name_of, refused};
-use crate::control::{CommandError, ControlDirectory};
+use super::mounts::Mounts;
+use super::number::NodeNumber;
+use super::translate::{denied, guarded, name_of};
+use super::view::View;
+use super::views::ViewTable;
+use crate::control::{CommandError, ControlDirectory, Effects};
 use crate::object::Name;
-use crate::workspace::{Attributes, Ino, NewNode, ROOT, Stale, Workspace};
-use fuser::{Errno, INodeNo, Request};
+use crate::workspace::{Ino, ROOT};
+use fuser::{Errno, INodeNo};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
-/// A mounted branch with its control directory.
+/// A mount with its views.
 pub struct MementoFilesystem {
-    /// What the mount shows.
-    pub workspace: Arc<Workspace>,
-    /// The hidden control directory.
-    pub control: Arc<ControlDirectory>,
-    /// Its name at the top of the mount.
+    /// The branch at its top, and those that are seen below it.
+    pub views: Arc<ViewTable>,
+    /// Name of the control directory at the top of each view.
     pub control_name: Box<[u8]>,
-    /// Threads for what would keep other requests waiting.
-    pub pool: Pool,
-    /// Tells the kernel what to forget.
-    pub invalidator: Invalidator,
+}
+
+/// What a node number stands for.
+pub(super) enum Place {
+    /// A file of a branch.
+    Files(Arc<View>, Ino),
+    /// Something in the control directory.
+    Control(Arc<View>, u64),
 }
 
 impl MementoFilesystem {
+    /// Finds what a node number stands for.
+    pub(super) fn place(&self, ino: INodeNo) -> Result<Place, Errno> {
+        let number = NodeNumber::unpack(ino.0);
+        let view = self.views.get(number.view()).ok_or(Errno::ENOENT)?;
+        Ok(if number.is_control() { Place::Control(view, number.ino) } else { Place::Files(view, number.ino) })
+    }
+
+    /// Finds a file of a branch; the control directory does not do what was asked.
+    pub(super) fn file(&self, ino: INodeNo) -> Result<(Arc<View>, Ino), Errno> {
+        match self.place(ino)? {
+            Place::Files(view, ino) => Ok((view, ino)),
+            Place::Control(..) => Err(Errno::EPERM),
+        }
+    }
+
+    /// Takes back references of the kernel.
+    pub(super) fn forget_number(&self, ino: INodeNo, count: u64) {
+        match self.place(ino) {
+            Ok(Place::Files(view, ino)) => {
+                view.forget(ino, count);
+                self.views.leave(&view);
+            }
+            Ok(Place::Control(view, number)) => {
+                view.control.forget(number, count);
+                self.views.leave(&view);
+            }
+            Err(_) => {}
+        }
+    }
+
+    pub(super) fn mounts(&self) -> &Arc<Mounts> {
+        self.views.mounts()
+    }
+
     pub(super) fn is_control_name(&self, parent: Ino, name: &OsStr) -> bool {
         parent == ROOT && *name.as_bytes() == *self.control_name
     }
@@ -47,18 +84,10 @@ impl MementoFilesystem {
         name_of(name)
     }
 
-    pub(super) fn make(&self, request: &Request, parent: INodeNo, name: &OsStr, mut node: NewNode) -> Result<Attributes, Errno> {
-        let parent = branch_ino(parent)?;
-        let name = self.new_name(parent, name)?;
-        node.uid = request.uid();
-        node.gid = request.gid();
-        self.workspace.create(parent, &name, node).map_err(refused("create", parent))
-    }
-
     /// Seals in the background when the journal has grown long.
-    pub(super) fn seal_later(&self) {
-        let workspace = self.workspace.clone();
-        self.pool.run_once("seal", move || {
+    pub(super) fn seal_later(&self, view: &View) {
+        let workspace = view.workspace.clone();
+        self.mounts().pool().run_once(("seal", workspace.branch_id()), move || {
             if let Err(err) = workspace.seal_now() {
                 tracing::warn!(%err, "background seal failed");
             }
@@ -68,15 +97,22 @@ impl MementoFilesystem {
     /// Runs a command on the pool: it may be long, and the kernel must be told what it changed before the caller goes on.
     pub(super) fn command<R: Send + 'static>(
         &self,
+        view: Arc<View>,
         reply: R,
-        work: impl FnOnce(&ControlDirectory) -> Result<Vec<Stale>, CommandError> + Send + 'static,
+        work: impl FnOnce(&ControlDirectory) -> Result<Effects, CommandError> + Send + 'static,
         answer: impl FnOnce(R, Result<(), Errno>) + Send + 'static,
     ) {
-        let (control, invalidator) = (self.control.clone(), self.invalidator.clone());
-        self.pool.run(move || {
-            let result = guarded("command", || work(&control).map_err(denied));
-            let result = result.map(|stale| invalidator.send(NAMESPACE_TOP, stale));
-            answer(reply, result);
+        let mounts = self.mounts().clone();
+        self.mounts().pool().run(move || match guarded("command", || work(&view.control).map_err(denied)) {
+            Err(errno) => answer(reply, Err(errno)),
+            Ok(effects) => {
+                let mounted = effects.mount.map_or(Ok(()), |mount| {
+                    let refusal = |sentence| denied(view.control.deny(&mount.request, CommandError::Invalid(sentence)));
+                    mounts.grant(&mount.wish).map_err(refusal)
+                });
+                // No thread of the pool waits for the kernel, which may itself wait for an answer from the pool.
+                mounts.after_all(&effects.stale, move || answer(reply, mounted));
+            }
         });
     }
 }

@@ -2,9 +2,11 @@
 
 use super::attr::{file_attr, file_type};
 use super::filesystem::MementoFilesystem;
-use super::number::{NAMESPACE_CONTROL, NAMESPACE_TOP, NodeNumber};
-use super::reply::{FOREVER, GENERATION, NEVER, name_only};
-use super::translate::{Node, denied, name_of, node_of, refused};
+use super::filesystem::Place;
+use super::number::{NodeNumber, control_of, files_of};
+use super::reply::{FOREVER, GENERATION, NEVER, described, name_only};
+use super::translate::{denied, name_of, refused};
+use super::view::{Answering, View};
 use crate::control::Caller;
 use crate::object::EntryKind;
 use crate::workspace::Ino;
@@ -21,14 +23,14 @@ const DOT_DOT: u64 = 2;
 impl MementoFilesystem {
     /// Fills `reply` with names behind `offset`.
     pub(super) fn list_names(&self, caller: &Caller, ino: INodeNo, offset: u64, reply: &mut ReplyDirectory) -> Result<(), Errno> {
-        match node_of(ino)? {
-            Node::Branch(ino) => self.list(ino, offset, |ino, position, kind, name| {
-                let number = NodeNumber { namespace: NAMESPACE_TOP, ino }.pack();
+        match self.place(ino)? {
+            Place::Files(view, ino) => list(&view, ino, offset, |ino, position, kind, name| {
+                let number = NodeNumber { namespace: files_of(view.number()), ino }.pack();
                 reply.add(INodeNo(number), position, file_type(kind), name)
             }),
-            Node::Control(ino) => {
-                for listed in self.control.list(ino, offset, caller).map_err(denied)? {
-                    let number = NodeNumber { namespace: NAMESPACE_CONTROL, ino: listed.ino }.pack();
+            Place::Control(view, ino) => {
+                for listed in view.control.list(ino, offset, caller).map_err(denied)? {
+                    let number = NodeNumber { namespace: control_of(view.number()), ino: listed.ino }.pack();
                     if reply.add(INodeNo(number), listed.position, file_type(listed.kind), OsStr::from_bytes(&listed.name)) {
                         break;
                     }
@@ -46,17 +48,18 @@ impl MementoFilesystem {
         offset: u64,
         reply: &mut ReplyDirectoryPlus,
     ) -> Result<(), Errno> {
-        let ino = match node_of(ino)? {
-            Node::Branch(ino) => ino,
-            Node::Control(ino) => return self.list_control(caller, ino, offset, reply),
+        let (view, ino) = match self.place(ino)? {
+            Place::Files(view, ino) => (view, ino),
+            Place::Control(view, ino) => return self.list_control(caller, &view, ino, offset, reply),
         };
+        let view = Answering::of(view);
         let mut failed = None;
-        self.list(ino, offset, |child, position, kind, name| {
+        list(&view, ino, offset, |child, position, kind, name| {
             if matches!(name.as_bytes(), b"." | b"..") {
-                let attr = name_only(NAMESPACE_TOP, child, kind);
+                let attr = name_only(files_of(view.number()), child, kind);
                 return reply.add(attr.ino, position, name, &NEVER, &attr, GENERATION); // The kernel skips these two.
             }
-            match self.add_looked_up(ino, position, name, reply) {
+            match add_looked_up(&view, ino, position, name, reply) {
                 Ok(full) => full,
                 Err(errno) => {
                     failed = Some(errno);
@@ -67,58 +70,65 @@ impl MementoFilesystem {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Adds one name as a lookup would answer it. Says whether there was no room for it.
-    fn add_looked_up(&self, parent: Ino, position: u64, name: &OsStr, reply: &mut ReplyDirectoryPlus) -> Result<bool, Errno> {
-        let found = self.workspace.lookup(parent, &name_of(name)?).map_err(refused("readdirplus", parent))?;
-        let Some(attributes) = found else { return Ok(false) }; // It went meanwhile.
-        let attr = file_attr(&attributes, NAMESPACE_TOP);
-        let full = reply.add(attr.ino, position, name, &FOREVER, &attr, GENERATION);
-        if full {
-            self.workspace.forget(attributes.ino, 1); // It was not handed out.
-        }
-        Ok(full)
-    }
-
     /// Lists the control directory: each name is looked up, and what the kernel learns is true for this one answer.
-    fn list_control(&self, caller: &Caller, ino: Ino, offset: u64, reply: &mut ReplyDirectoryPlus) -> Result<(), Errno> {
-        for listed in self.control.list(ino, offset, caller).map_err(denied)? {
+    fn list_control(
+        &self,
+        caller: &Caller,
+        view: &View,
+        ino: u64,
+        offset: u64,
+        reply: &mut ReplyDirectoryPlus,
+    ) -> Result<(), Errno> {
+        for listed in view.control.list(ino, offset, caller).map_err(denied)? {
             let name = OsStr::from_bytes(&listed.name);
             if matches!(&*listed.name, b"." | b"..") {
-                let attr = name_only(NAMESPACE_CONTROL, ino, listed.kind);
+                let attr = name_only(control_of(view.number()), ino, listed.kind);
                 if reply.add(attr.ino, listed.position, name, &NEVER, &attr, GENERATION) {
                     break;
                 }
                 continue;
             }
-            let Ok(attributes) = self.control.lookup(ino, &listed.name, caller) else { continue }; // It went meanwhile.
-            let attr = file_attr(&attributes, NAMESPACE_CONTROL);
+            let Ok(found) = view.control.lookup(ino, &listed.name, caller) else { continue }; // It went meanwhile.
+            let attr = described(&self.views, view, found)?;
             if reply.add(attr.ino, listed.position, name, &NEVER, &attr, GENERATION) {
-                self.control.forget(attributes.ino, 1); // It was not handed out.
+                self.forget_number(attr.ino, 1); // It was not handed out.
                 break;
             }
         }
         Ok(())
     }
+}
 
-    fn list(&self, ino: Ino, offset: u64, mut add: impl FnMut(Ino, u64, EntryKind, &OsStr) -> bool) -> Result<(), Errno> {
-        for (position, name) in [(DOT, "."), (DOT_DOT, "..")] {
-            if offset < position && add(ino, position, EntryKind::Directory, OsStr::new(name)) {
-                return Ok(());
-            }
+/// Adds one name as a lookup would answer it. Says whether there was no room for it.
+fn add_looked_up(view: &View, parent: Ino, position: u64, name: &OsStr, reply: &mut ReplyDirectoryPlus) -> Result<bool, Errno> {
+    let found = view.lookup(parent, &name_of(name)?).map_err(refused("readdirplus", parent))?;
+    let Some(attributes) = found else { return Ok(false) }; // It went meanwhile.
+    let attr = file_attr(&attributes, files_of(view.number()));
+    let full = reply.add(attr.ino, position, name, &FOREVER, &attr, GENERATION);
+    if full {
+        view.forget(attributes.ino, 1); // It was not handed out.
+    }
+    Ok(full)
+}
+
+fn list(view: &View, ino: Ino, offset: u64, mut add: impl FnMut(Ino, u64, EntryKind, &OsStr) -> bool) -> Result<(), Errno> {
+    for (position, name) in [(DOT, "."), (DOT_DOT, "..")] {
+        if offset < position && add(ino, position, EntryKind::Directory, OsStr::new(name)) {
+            return Ok(());
         }
-        let mut after = offset.max(DOT_DOT);
-        loop {
-            let names = self.workspace.list(ino, after, LIST_STEP).map_err(refused("readdir", ino))?;
-            for listed in &names {
-                let position = listed.name.position();
-                if add(listed.ino, position, listed.kind, OsStr::from_bytes(listed.name.as_bytes())) {
-                    return Ok(());
-                }
-                after = position;
-            }
-            if names.len() < LIST_STEP {
+    }
+    let mut after = offset.max(DOT_DOT);
+    loop {
+        let names = view.workspace.list(ino, after, LIST_STEP).map_err(refused("readdir", ino))?;
+        for listed in &names {
+            let position = listed.name.position();
+            if add(listed.ino, position, listed.kind, OsStr::from_bytes(listed.name.as_bytes())) {
                 return Ok(());
             }
+            after = position;
+        }
+        if names.len() < LIST_STEP {
+            return Ok(());
         }
     }
 }

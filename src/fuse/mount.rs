@@ -1,42 +1,21 @@
-//! Puts a branch at a mount point and serves it until it is unmounted.
+//! How a mount is made, and why it could not be.
 
-use super::filesystem::MementoFilesystem;
-use super::notify::Invalidator;
-use super::pool::Pool;
-use crate::control::ControlDirectory;
-use crate::workspace::Workspace;
-use fuser::{Config, MountOption, Session, SessionACL, SessionUnmounter};
+use super::options::MountOptions;
+use fuser::{Config, MountOption, SessionACL};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::{fmt, io};
-
-/// Threads for commands, syncs and large reads.
-const POOL_THREADS: usize = 6;
-
-/// How a mount is made.
-#[derive(Clone, Debug)]
-pub struct MountOptions {
-    /// Lets other users in; the kernel checks modes.
-    pub allow_other: bool,
-    /// Refuses changes.
-    pub read_only: bool,
-    /// Name of the control directory.
-    pub control_name: String,
-    /// Options handed to the kernel or fusermount as they are.
-    pub further: Vec<String>,
-}
-
-impl Default for MountOptions {
-    fn default() -> Self {
-        Self { allow_other: false, read_only: false, control_name: ".memento".into(), further: Vec::new() }
-    }
-}
 
 /// Why a mount could not be made or served.
 #[derive(Debug)]
 pub struct MountError {
     path: PathBuf,
     source: io::Error,
+}
+
+impl MountError {
+    pub(super) fn new(path: &Path, source: io::Error) -> Self {
+        Self { path: path.to_owned(), source }
+    }
 }
 
 impl fmt::Display for MountError {
@@ -51,57 +30,6 @@ impl std::error::Error for MountError {
     }
 }
 
-/// A mount that is made and not served yet.
-pub struct Mount {
-    session: Session<MementoFilesystem>,
-    path: PathBuf,
-}
-
-/// Ends a mount from another thread.
-pub struct Unmounter(SessionUnmounter);
-
-impl Unmounter {
-    /// Unmounts; the serving thread then ends by itself. A mount that is in use is detached lazily.
-    pub fn unmount(&mut self) -> io::Result<()> {
-        self.0.unmount()
-    }
-}
-
-impl Mount {
-    /// Mounts `workspace` at `path`, of which `source` is shown as the source.
-    pub fn new(
-        workspace: Arc<Workspace>,
-        control: Arc<ControlDirectory>,
-        source: &Path,
-        path: &Path,
-        options: &MountOptions,
-    ) -> Result<Self, MountError> {
-        let failed = |source| MountError { path: path.to_owned(), source };
-        let invalidator = Invalidator::start().map_err(failed)?;
-        let filesystem = MementoFilesystem {
-            workspace,
-            control,
-            control_name: options.control_name.as_bytes().into(),
-            pool: Pool::start(POOL_THREADS).map_err(failed)?,
-            invalidator: invalidator.clone(),
-        };
-        let session = Session::new(filesystem, path, &config(source, options)).map_err(failed)?;
-        invalidator.connect(session.notifier());
-        Ok(Self { session, path: path.to_owned() })
-    }
-
-    /// Returns what ends the mount from another thread.
-    pub fn unmounter(&mut self) -> Unmounter {
-        Unmounter(self.session.unmount_callable())
-    }
-
-    /// Answers requests until the mount ends.
-    pub fn serve(self) -> Result<(), MountError> {
-        let Self { session, path } = self;
-        session.run().map_err(|source| MountError { path, source })
-    }
-}
-
 /// A flag of mount(2) must be given as one; any other word goes to the kernel as text.
 fn option_of(word: &str) -> MountOption {
     match word {
@@ -113,7 +41,8 @@ fn option_of(word: &str) -> MountOption {
     }
 }
 
-fn config(source: &Path, options: &MountOptions) -> Config {
+/// Returns what fuser is to mount with; `source` is shown as the source.
+pub(super) fn session_config(source: &Path, options: &MountOptions) -> Config {
     let mut config = Config::default();
     config.mount_options = vec![
         MountOption::FSName(source.display().to_string()),

@@ -2,17 +2,50 @@
 
 use super::number::NodeNumber;
 use crate::workspace::Stale;
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use fuser::{INodeNo, Notifier};
+use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
-struct Batch {
-    namespace: u16,
-    stale: Vec<Stale>,
-    done: Sender<()>,
+/// An answer on its way while the kernel is told may carry what was true before; by then it has arrived.
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+/// Does something when the last copy of it goes: when every kernel side that had to forget has forgotten.
+#[derive(Clone)]
+pub struct Afterwards(#[allow(dead_code)] Arc<OnDrop>);
+
+type Deed = Box<dyn FnOnce() + Send>;
+
+struct OnDrop(Mutex<Option<Deed>>);
+
+impl Drop for OnDrop {
+    fn drop(&mut self) {
+        if let Some(deed) = self.0.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            deed();
+        }
+    }
+}
+
+impl Afterwards {
+    /// Keeps `deed` until the last copy goes.
+    pub fn new(deed: impl FnOnce() + Send + 'static) -> Self {
+        Self(Arc::new(OnDrop(Mutex::new(Some(Box::new(deed))))))
+    }
+}
+
+/// What one view is to forget.
+pub struct Batch {
+    /// Whose numbers they are.
+    pub namespace: u16,
+    /// What.
+    pub stale: Vec<Stale>,
+    /// Says it once more a little later.
+    pub again: bool,
+    /// Goes when it is forgotten.
+    pub afterwards: Option<Afterwards>,
 }
 
 /// Sends invalidations to the kernel of one mount.
@@ -37,26 +70,41 @@ impl Invalidator {
         let _ = self.notifier.set(notifier);
     }
 
-    /// Returns when the kernel has forgotten all of `stale`.
-    pub fn send(&self, namespace: u16, stale: Vec<Stale>) {
-        if stale.is_empty() {
-            return;
-        }
-        let (done, finished) = bounded(1);
-        if self.batches.send(Batch { namespace, stale, done }).is_ok() {
-            let _ = finished.recv();
-        }
+    /// Has the kernel forget, in the order of the calls. Does not wait.
+    pub fn send(&self, batch: Batch) {
+        let _ = self.batches.send(batch); // The thread is gone only when the process ends.
     }
 }
 
 fn serve(batches: &Receiver<Batch>, notifier: &OnceLock<Notifier>) {
-    for batch in batches {
-        if let Some(notifier) = notifier.get() {
-            for stale in &batch.stale {
-                invalidate(notifier, batch.namespace, stale);
+    let mut later: VecDeque<(Instant, Batch)> = VecDeque::new();
+    loop {
+        let received = match later.front() {
+            Some((due, _)) => batches.recv_timeout(due.saturating_duration_since(Instant::now())),
+            None => batches.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match received {
+            Ok(mut batch) => {
+                forget(notifier, &batch);
+                batch.afterwards = None;
+                if batch.again {
+                    later.push_back((Instant::now() + AGAIN_AFTER, batch));
+                }
             }
+            Err(RecvTimeoutError::Timeout) => {
+                if let Some((_, batch)) = later.pop_front() {
+                    forget(notifier, &batch);
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
         }
-        let _ = batch.done.send(());
+    }
+}
+
+fn forget(notifier: &OnceLock<Notifier>, batch: &Batch) {
+    let Some(notifier) = notifier.get() else { return };
+    for stale in &batch.stale {
+        invalidate(notifier, batch.namespace, stale);
     }
 }
 

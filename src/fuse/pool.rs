@@ -10,7 +10,7 @@ type Job = Box<dyn FnOnce() + Send>;
 /// A fixed number of threads that take jobs in order.
 pub struct Pool {
     jobs: Sender<Job>,
-    running_once: Arc<Mutex<HashSet<&'static str>>>,
+    running_once: Arc<Mutex<HashSet<(&'static str, i64)>>>,
 }
 
 impl Pool {
@@ -37,15 +37,15 @@ impl Pool {
         }
     }
 
-    /// Runs `job` unless one of this name is waiting or running.
-    pub fn run_once(&self, name: &'static str, job: impl FnOnce() + Send + 'static) {
+    /// Runs `job` unless one of this name for this branch is waiting or running.
+    pub fn run_once(&self, name: (&'static str, i64), job: impl FnOnce() + Send + 'static) {
         let running = self.running_once.clone();
         if !running.lock().unwrap_or_else(PoisonError::into_inner).insert(name) {
             return;
         }
         self.run(move || {
             let _ = catch_unwind(AssertUnwindSafe(job));
-            running.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+            running.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
         });
     }
 }

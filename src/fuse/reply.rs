@@ -1,12 +1,16 @@
 //! Translates results into what the kernel expects, with the lifetimes that it may rely on.
 
 use super::attr::{file_attr, file_type};
-use super::number::{NAMESPACE_CONTROL, NAMESPACE_TOP, NodeNumber};
+use super::naming::Done;
+use super::number::{NodeNumber, TOP, control_of, files_of};
 use super::translate::denied;
-use crate::control::CommandError;
+use super::view::View;
+use super::views::ViewTable;
+use crate::control::{CommandError, Found};
 use crate::object::{EntryKind, Timestamp};
-use crate::workspace::{Attributes, Ino};
-use fuser::{Errno, Generation, INodeNo, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyXattr};
+use crate::workspace::{Attributes, Ino, ROOT, Stale};
+use fuser::{Errno, Generation, INodeNo, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyWrite, ReplyXattr};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Everything in the tree changes through us, so what the kernel knows stays true until we say otherwise.
@@ -14,17 +18,70 @@ pub(super) const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 /// Nothing of the control directory is ever served from a cache.
 pub(super) const NEVER: Duration = Duration::ZERO;
 pub(super) const GENERATION: Generation = Generation(0);
-pub(super) fn entry(reply: ReplyEntry, result: Result<Attributes, Errno>) {
+
+pub(super) fn entry(reply: ReplyEntry, view: u16, result: Result<Attributes, Errno>) {
     match result {
-        Ok(attributes) => reply.entry(&FOREVER, &file_attr(&attributes, NAMESPACE_TOP), GENERATION),
+        Ok(attributes) => reply.entry(&FOREVER, &file_attr(&attributes, files_of(view)), GENERATION),
         Err(errno) => reply.error(errno),
     }
 }
 
-pub(super) fn control_entry(reply: ReplyEntry, result: Result<Attributes, CommandError>) {
+pub(super) fn control_entry(reply: ReplyEntry, view: u16, result: Result<Attributes, CommandError>) {
     match result {
-        Ok(attributes) => reply.entry(&NEVER, &file_attr(&attributes, NAMESPACE_CONTROL), GENERATION),
+        Ok(attributes) => reply.entry(&NEVER, &file_attr(&attributes, control_of(view)), GENERATION),
         Err(err) => reply.error(denied(err)),
+    }
+}
+
+/// Answers with what was found in the control directory of `view`: something of its own, or the top of a branch.
+pub(super) fn found(reply: ReplyEntry, views: &ViewTable, view: &View, result: Result<Found, CommandError>) {
+    match result.map_err(denied).and_then(|found| described(views, view, found)) {
+        Ok(attr) => reply.entry(&NEVER, &attr, GENERATION),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+/// Describes what was found, to which the kernel then refers.
+pub(super) fn described(views: &ViewTable, view: &View, found: Found) -> Result<fuser::FileAttr, Errno> {
+    match found {
+        Found::Node(attributes) => Ok(file_attr(&attributes, control_of(view.number()))),
+        Found::Branch(workspace) => {
+            let attributes = workspace.attributes(ROOT).map_err(|err| super::errno::errno_of(&err))?;
+            let branch = views.enter(view, workspace).ok_or(Errno::ENFILE)?;
+            Ok(file_attr(&attributes, files_of(branch.number())))
+        }
+    }
+}
+
+/// Answers with a file that was made or got a name, when the other views of the branch have forgotten what was there.
+pub(super) fn new_entry(reply: ReplyEntry, made: Result<Done<Attributes>, Errno>) {
+    match made {
+        Ok(done) => done.answer(move |view, attributes| entry(reply, view, Ok(attributes))),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+/// Answers a change of names likewise.
+pub(super) fn done(reply: ReplyEmpty, done: Result<Done<()>, Errno>) {
+    match done {
+        Ok(done) => done.answer(move |_, ()| reply.ok()),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+/// Answers a change of one file likewise.
+pub(super) fn changed(reply: ReplyEmpty, changed: Result<(Arc<View>, Ino), Errno>) {
+    match changed {
+        Ok((view, ino)) => view.after_others(|| vec![Stale::Attributes { ino }], move || reply.ok()),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+/// Answers a write of `len` bytes.
+pub(super) fn written<T>(reply: ReplyWrite, len: u32, result: Result<T, Errno>) {
+    match result {
+        Ok(_) => reply.written(len),
+        Err(errno) => reply.error(errno),
     }
 }
 
@@ -35,16 +92,16 @@ pub(super) fn empty(reply: ReplyEmpty, result: Result<(), Errno>) {
     }
 }
 
-pub(super) fn attr(reply: ReplyAttr, result: Result<Attributes, Errno>) {
+pub(super) fn attr(reply: ReplyAttr, view: u16, result: Result<Attributes, Errno>) {
     match result {
-        Ok(attributes) => reply.attr(&FOREVER, &file_attr(&attributes, NAMESPACE_TOP)),
+        Ok(attributes) => reply.attr(&FOREVER, &file_attr(&attributes, files_of(view))),
         Err(errno) => reply.error(errno),
     }
 }
 
-pub(super) fn control_attr(reply: ReplyAttr, result: Result<Attributes, CommandError>) {
+pub(super) fn control_attr(reply: ReplyAttr, view: u16, result: Result<Attributes, CommandError>) {
     match result {
-        Ok(attributes) => reply.attr(&NEVER, &file_attr(&attributes, NAMESPACE_CONTROL)),
+        Ok(attributes) => reply.attr(&NEVER, &file_attr(&attributes, control_of(view))),
         Err(err) => reply.error(denied(err)),
     }
 }
@@ -89,5 +146,5 @@ pub(super) fn nothing() -> fuser::FileAttr {
         ctime: Timestamp::default(),
         atime: Timestamp::default(),
     };
-    file_attr(&none, NAMESPACE_TOP)
+    file_attr(&none, files_of(TOP))
 }

@@ -1,16 +1,16 @@
 //! The kernel's requests: each is translated, answered by one call, and translated back.
 
 use super::attr::file_attr;
-use super::filesystem::MementoFilesystem;
-use super::number::{NAMESPACE_CONTROL, NAMESPACE_TOP};
+use super::filesystem::{MementoFilesystem, Place};
+use super::number::{control_of, files_of};
 use super::reply;
 use super::translate::{
-    Node, attribute_change, branch_ino, caller, check_xattr_name, denied, guarded, name_of, node_of, range_change, refused,
-    rename_mode, stripped, xattr_mode,
+    attribute_change, caller, check_xattr_name, denied, guarded, name_of, range_change, refused, stripped, xattr_mode,
 };
-use crate::control::ControlDirectory;
+use super::view::Answering;
+use crate::control::{ControlDirectory, Effects};
 use crate::object::EntryKind;
-use crate::workspace::NewNode;
+use crate::workspace::{NewNode, Stale};
 use fuser::{
     BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags,
     ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen,
@@ -48,23 +48,24 @@ impl Filesystem for MementoFilesystem {
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        match node_of(parent) {
-            Ok(Node::Branch(parent)) if self.is_control_name(parent, name) => {
-                reply::control_entry(reply, self.control.top(&caller(request)));
+        match self.place(parent) {
+            Ok(Place::Files(view, parent)) if self.is_control_name(parent, name) => {
+                reply::control_entry(reply, view.number(), view.control.top(&caller(request)));
             }
-            Ok(Node::Branch(parent)) => {
-                let found =
-                    guarded("lookup", || self.workspace.lookup(parent, &name_of(name)?).map_err(refused("lookup", parent)));
-                match found {
-                    Ok(Some(attributes)) => reply::entry(reply, Ok(attributes)),
+            Ok(Place::Files(view, parent)) => {
+                let view = Answering::of(view);
+                match guarded("lookup", || view.lookup(parent, &name_of(name)?).map_err(refused("lookup", parent))) {
+                    Ok(Some(attributes)) => reply::entry(reply, view.number(), Ok(attributes)),
                     // A number of 0 says that the name does not exist, and lets the kernel remember that.
                     Ok(None) => reply.entry(&reply::FOREVER, &reply::nothing(), reply::GENERATION),
                     Err(errno) => reply.error(errno),
                 }
             }
-            Ok(Node::Control(parent)) => {
-                let (control, who, name) = (self.control.clone(), caller(request), name.to_owned());
-                self.pool.run(move || reply::control_entry(reply, control.lookup(parent, name.as_bytes(), &who)));
+            Ok(Place::Control(view, parent)) => {
+                let (views, who, name) = (self.views.clone(), caller(request), name.to_owned());
+                self.mounts().pool().run(move || {
+                    reply::found(reply, &views, &view, view.control.lookup(parent, name.as_bytes(), &who));
+                });
             }
             Err(errno) => reply.error(errno),
         }
@@ -72,22 +73,23 @@ impl Filesystem for MementoFilesystem {
 
     fn forget(&self, _request: &Request, ino: INodeNo, count: u64) {
         let _ = guarded("forget", || {
-            match node_of(ino)? {
-                Node::Branch(ino) => self.workspace.forget(ino, count),
-                Node::Control(ino) => self.control.forget(ino, count),
-            }
+            self.forget_number(ino, count);
             Ok(())
         });
     }
 
     fn getattr(&self, request: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        match node_of(ino) {
-            Ok(Node::Branch(ino)) => {
-                reply::attr(reply, guarded("getattr", || self.workspace.attributes(ino).map_err(refused("getattr", ino))));
+        match self.place(ino) {
+            Ok(Place::Files(view, ino)) => {
+                let view = Answering::of(view);
+                let now = guarded("getattr", || view.workspace.attributes(ino).map_err(refused("getattr", ino)));
+                reply::attr(reply, view.number(), now);
             }
-            Ok(Node::Control(ino)) => {
-                let (control, who) = (self.control.clone(), caller(request));
-                self.pool.run(move || reply::control_attr(reply, control.attributes(ino, &who)));
+            Ok(Place::Control(view, ino)) => {
+                let who = caller(request);
+                self.mounts().pool().run(move || {
+                    reply::control_attr(reply, view.number(), view.control.attributes(ino, &who));
+                });
             }
             Err(errno) => reply.error(errno),
         }
@@ -112,84 +114,83 @@ impl Filesystem for MementoFilesystem {
         reply: ReplyAttr,
     ) {
         let mut change = attribute_change(mode, uid, gid, size, atime, mtime);
-        match node_of(ino) {
-            Ok(Node::Control(ino)) => {
-                reply::control_attr(reply, self.control.set_attributes(ino, &change, &caller(request)));
+        match self.place(ino) {
+            Ok(Place::Control(view, ino)) => {
+                let result = view.control.set_attributes(ino, &change, &caller(request));
+                reply::control_attr(reply, view.number(), result);
             }
-            Ok(Node::Branch(ino)) => {
+            Ok(Place::Files(view, ino)) => {
+                let view = Answering::of(view);
                 let result = guarded("setattr", || {
                     // chown(2) and truncate(2) by others end the privileges of a program; the kernel leaves that to us.
                     let unprivileged_truncate = size.is_some() && request.uid() != 0;
                     if change.mode.is_none() && (uid.is_some() || gid.is_some() || unprivileged_truncate) {
-                        let now = self.workspace.attributes(ino).map_err(refused("setattr", ino))?;
+                        let now = view.workspace.attributes(ino).map_err(refused("setattr", ino))?;
                         let kept = stripped(now.mode);
                         if now.kind != EntryKind::Directory && kept != now.mode {
                             change.mode = Some(kept);
                         }
                     }
-                    self.workspace.set_attributes(ino, change).map_err(refused("setattr", ino))
+                    view.workspace.set_attributes(ino, change).map_err(refused("setattr", ino))
                 });
-                reply::attr(reply, result);
+                let stale = move || vec![Stale::Attributes { ino }];
+                view.view().after_others(stale, move || reply::attr(reply, view.number(), result));
             }
             Err(errno) => reply.error(errno),
         }
     }
 
     fn readlink(&self, request: &Request, ino: INodeNo, reply: ReplyData) {
-        let target = guarded("readlink", || match node_of(ino)? {
-            Node::Branch(ino) => self.workspace.read_link(ino).map(|target| target.to_vec()).map_err(refused("readlink", ino)),
-            Node::Control(ino) => self.control.read_link(ino, &caller(request)).map_err(denied),
+        let target = guarded("readlink", || match self.place(ino)? {
+            Place::Files(view, ino) => {
+                view.workspace.read_link(ino).map(|target| target.to_vec()).map_err(refused("readlink", ino))
+            }
+            Place::Control(view, ino) => view.control.read_link(ino, &caller(request)).map_err(denied),
         });
         reply::data(reply, target);
     }
 
     fn mknod(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, rdev: u32, reply: ReplyEntry) {
-        if let Ok(Node::Control(parent)) = node_of(parent) {
-            return reply::control_entry(reply, self.control.create(parent, name.as_bytes(), &caller(request)));
+        if let Ok(Place::Control(view, parent)) = self.place(parent) {
+            let made = view.control.create(parent, name.as_bytes(), &caller(request));
+            return reply::control_entry(reply, view.number(), made);
         }
-        let result = guarded("mknod", || {
+        let made = guarded("mknod", || {
             let kind = EntryKind::from_mode_bits(mode).ok_or(Errno::EINVAL)?;
             let node = NewNode { kind, mode: mode & 0o7777, uid: 0, gid: 0, device: rdev, target: Box::default() };
             self.make(request, parent, name, node)
         });
-        reply::entry(reply, result);
+        reply::new_entry(reply, made);
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
-        if let Ok(Node::Control(parent)) = node_of(parent) {
-            let (control, who, name) = (self.control.clone(), caller(request), name.to_owned());
-            return self.pool.run(move || {
-                reply::control_entry(reply, control.make_directory(parent, name.as_bytes(), &who));
+        if let Ok(Place::Control(view, parent)) = self.place(parent) {
+            let (views, who, name) = (self.views.clone(), caller(request), name.to_owned());
+            return self.mounts().pool().run(move || {
+                reply::found(reply, &views, &view, view.control.make_directory(parent, name.as_bytes(), &who));
             });
         }
         let node = NewNode { kind: EntryKind::Directory, mode: mode & 0o7777, uid: 0, gid: 0, device: 0, target: Box::default() };
-        reply::entry(reply, guarded("mkdir", || self.make(request, parent, name, node)));
+        reply::new_entry(reply, guarded("mkdir", || self.make(request, parent, name, node)));
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let result = guarded("unlink", || match node_of(parent)? {
-            Node::Branch(parent) => {
-                let name = self.old_name(parent, name)?;
-                self.workspace.unlink(parent, &name).map_err(refused("unlink", parent))
-            }
-            Node::Control(parent) => self.control.unlink(parent, name.as_bytes(), &caller(request)).map_err(denied),
-        });
-        reply::empty(reply, result);
+        if let Ok(Place::Control(view, parent)) = self.place(parent) {
+            let removed = view.control.unlink(parent, name.as_bytes(), &caller(request)).map_err(denied);
+            return reply::empty(reply, removed);
+        }
+        reply::done(reply, guarded("unlink", || self.remove(parent, name, false)));
     }
 
     fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        if let Ok(Node::Control(parent)) = node_of(parent) {
+        if let Ok(Place::Control(view, parent)) = self.place(parent) {
             let (who, name) = (caller(request), name.to_owned());
-            let work =
-                move |control: &ControlDirectory| control.remove_directory(parent, name.as_bytes(), &who).map(|()| Vec::new());
-            return self.command(reply, work, reply::empty);
+            let work = move |control: &ControlDirectory| {
+                control.remove_directory(parent, name.as_bytes(), &who).map(|()| Effects::default())
+            };
+            return self.command(view, reply, work, reply::empty);
         }
-        let result = guarded("rmdir", || {
-            let parent = branch_ino(parent)?;
-            let name = self.old_name(parent, name)?;
-            self.workspace.remove_directory(parent, &name).map_err(refused("rmdir", parent))
-        });
-        reply::empty(reply, result);
+        reply::done(reply, guarded("rmdir", || self.remove(parent, name, true)));
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, link_name: &OsStr, target: &Path, reply: ReplyEntry) {
@@ -201,7 +202,7 @@ impl Filesystem for MementoFilesystem {
             device: 0,
             target: target.as_os_str().as_bytes().into(),
         };
-        reply::entry(reply, guarded("symlink", || self.make(request, parent, link_name, node)));
+        reply::new_entry(reply, guarded("symlink", || self.make(request, parent, link_name, node)));
     }
 
     fn rename(
@@ -214,30 +215,22 @@ impl Filesystem for MementoFilesystem {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        if let (Ok(Node::Control(parent)), Ok(Node::Control(new_parent))) = (node_of(parent), node_of(new_parent)) {
+        if let (Ok(Place::Control(view, parent)), Ok(Place::Control(other, new_parent))) =
+            (self.place(parent), self.place(new_parent))
+            && view.number() == other.number()
+        {
             let (who, name, new_name) = (caller(request), name.to_owned(), new_name.to_owned());
             let work = move |control: &ControlDirectory| {
-                control.rename(parent, name.as_bytes(), new_parent, new_name.as_bytes(), &who).map(|()| Vec::new())
+                let renamed = control.rename(parent, name.as_bytes(), new_parent, new_name.as_bytes(), &who);
+                renamed.map(|()| Effects::default())
             };
-            return self.command(reply, work, reply::empty);
+            return self.command(view, reply, work, reply::empty);
         }
-        let result = guarded("rename", || {
-            let mode = rename_mode(flags)?;
-            let (parent, new_parent) = (branch_ino(parent)?, branch_ino(new_parent)?);
-            let name = self.old_name(parent, name)?;
-            let new_name = self.old_name(new_parent, new_name)?;
-            self.workspace.rename(parent, &name, new_parent, &new_name, mode).map_err(refused("rename", parent))
-        });
-        reply::empty(reply, result);
+        reply::done(reply, guarded("rename", || self.move_name((parent, name), (new_parent, new_name), flags)));
     }
 
     fn link(&self, _request: &Request, ino: INodeNo, new_parent: INodeNo, new_name: &OsStr, reply: ReplyEntry) {
-        let result = guarded("link", || {
-            let (ino, parent) = (branch_ino(ino)?, branch_ino(new_parent)?);
-            let name = self.new_name(parent, new_name)?;
-            self.workspace.link(ino, parent, &name).map_err(refused("link", ino))
-        });
-        reply::entry(reply, result);
+        reply::new_entry(reply, guarded("link", || self.add_link(ino, new_parent, new_name)));
     }
 
     fn open(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -259,20 +252,20 @@ impl Filesystem for MementoFilesystem {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        match node_of(ino) {
-            Ok(Node::Branch(ino)) => {
-                let workspace = self.workspace.clone();
-                let work = move || guarded("read", || workspace.read(ino, offset, u64::from(size)).map_err(refused("read", ino)));
+        match self.place(ino) {
+            Ok(Place::Files(view, ino)) => {
+                let work =
+                    move || guarded("read", || view.workspace.read(ino, offset, u64::from(size)).map_err(refused("read", ino)));
                 if size >= LARGE_READ_BYTES {
-                    self.pool.run(move || reply::data(reply, work()));
+                    self.mounts().pool().run(move || reply::data(reply, work()));
                 } else {
                     reply::data(reply, work());
                 }
             }
-            Ok(Node::Control(ino)) => {
-                let (control, who) = (self.control.clone(), caller(request));
-                self.pool.run(move || {
-                    reply::data(reply, guarded("read", || control.read(ino, offset, size, &who).map_err(denied)));
+            Ok(Place::Control(view, ino)) => {
+                let who = caller(request);
+                self.mounts().pool().run(move || {
+                    reply::data(reply, guarded("read", || view.control.read(ino, offset, size, &who).map_err(denied)));
                 });
             }
             Err(errno) => reply.error(errno),
@@ -292,26 +285,29 @@ impl Filesystem for MementoFilesystem {
         reply: ReplyWrite,
     ) {
         let len = data.len() as u32;
-        match node_of(ino) {
-            Ok(Node::Branch(ino)) => {
+        match self.place(ino) {
+            Ok(Place::Files(view, ino)) => {
                 let strip = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-                match guarded("write", || self.workspace.write(ino, offset, data, strip).map_err(refused("write", ino))) {
-                    Ok(seal_due) => {
-                        reply.written(len);
-                        if seal_due {
-                            self.seal_later();
-                        }
-                    }
-                    Err(errno) => reply.error(errno),
+                let written = guarded("write", || view.workspace.write(ino, offset, data, strip).map_err(refused("write", ino)));
+                let seal_due = written.is_ok_and(|due| due);
+                let stale = move || vec![Stale::Attributes { ino }];
+                let answer = move || reply::written(reply, len, written);
+                if write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+                    // A page of a mapping is written back, perhaps because another view makes this one forget it: nobody
+                    // may wait for the other view here.
+                    answer();
+                    view.after_others(stale, || ());
+                } else {
+                    view.after_others(stale, answer);
+                }
+                if seal_due {
+                    self.seal_later(&view);
                 }
             }
-            Ok(Node::Control(ino)) => {
+            Ok(Place::Control(view, ino)) => {
                 let (who, data) = (caller(request), data.to_vec());
                 let work = move |control: &ControlDirectory| control.write(ino, offset, &data, &who);
-                self.command(reply, work, move |reply, result| match result {
-                    Ok(()) => reply.written(len),
-                    Err(errno) => reply.error(errno),
-                });
+                self.command(view, reply, work, move |reply, result| reply::written(reply, len, result));
             }
             Err(errno) => reply.error(errno),
         }
@@ -322,14 +318,13 @@ impl Filesystem for MementoFilesystem {
     }
 
     fn fsync(&self, _request: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        match node_of(ino) {
-            Ok(Node::Branch(ino)) => {
-                let workspace = self.workspace.clone();
-                self.pool.run(move || {
-                    reply::empty(reply, guarded("fsync", || workspace.sync_file(ino).map_err(refused("fsync", ino))));
+        match self.place(ino) {
+            Ok(Place::Files(view, ino)) => {
+                self.mounts().pool().run(move || {
+                    reply::empty(reply, guarded("fsync", || view.workspace.sync_file(ino).map_err(refused("fsync", ino))));
                 });
             }
-            Ok(Node::Control(_)) => reply.ok(),
+            Ok(Place::Control(..)) => reply.ok(),
             Err(errno) => reply.error(errno),
         }
     }
@@ -353,7 +348,7 @@ impl Filesystem for MementoFilesystem {
     }
 
     fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        match self.workspace.repository().space() {
+        match self.views.top().workspace.repository().space() {
             Ok(space) => reply.statfs(
                 space.blocks,
                 space.blocks_free,
@@ -380,29 +375,30 @@ impl Filesystem for MementoFilesystem {
     ) {
         let result = guarded("setxattr", || {
             let mode = xattr_mode(flags)?;
-            let ino = branch_ino(ino)?;
+            let (view, ino) = self.file(ino)?;
             check_xattr_name(name)?;
-            self.workspace.set_xattr(ino, name.as_bytes(), value, mode).map_err(refused("setxattr", ino))
+            view.workspace.set_xattr(ino, name.as_bytes(), value, mode).map_err(refused("setxattr", ino))?;
+            Ok((view, ino))
         });
-        reply::empty(reply, result);
+        reply::changed(reply, result);
     }
 
     fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        let value = guarded("getxattr", || match node_of(ino)? {
-            Node::Branch(ino) => {
+        let value = guarded("getxattr", || match self.place(ino)? {
+            Place::Files(view, ino) => {
                 check_xattr_name(name)?;
-                self.workspace.xattr(ino, name.as_bytes()).map_err(refused("getxattr", ino))
+                view.workspace.xattr(ino, name.as_bytes()).map_err(refused("getxattr", ino))
             }
-            Node::Control(ino) => self.control.xattr(ino, name.as_bytes()).map_err(denied),
+            Place::Control(view, ino) => view.control.xattr(ino, name.as_bytes()).map_err(denied),
         });
         reply::xattr(reply, size, value);
     }
 
     fn listxattr(&self, _request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         let names = guarded("listxattr", || {
-            let names = match node_of(ino)? {
-                Node::Branch(ino) => self.workspace.xattrs(ino).map_err(refused("listxattr", ino))?,
-                Node::Control(ino) => self.control.xattrs(ino).map_err(denied)?,
+            let names = match self.place(ino)? {
+                Place::Files(view, ino) => view.workspace.xattrs(ino).map_err(refused("listxattr", ino))?,
+                Place::Control(view, ino) => view.control.xattrs(ino).map_err(denied)?,
             };
             Ok(names.iter().flat_map(|name| name.iter().copied().chain([0])).collect::<Box<[u8]>>())
         });
@@ -411,19 +407,19 @@ impl Filesystem for MementoFilesystem {
 
     fn removexattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let result = guarded("removexattr", || {
-            let ino = branch_ino(ino)?;
+            let (view, ino) = self.file(ino)?;
             check_xattr_name(name)?;
-            self.workspace.remove_xattr(ino, name.as_bytes()).map_err(refused("removexattr", ino))
+            view.workspace.remove_xattr(ino, name.as_bytes()).map_err(refused("removexattr", ino))?;
+            Ok((view, ino))
         });
-        reply::empty(reply, result);
+        reply::changed(reply, result);
     }
 
     fn create(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, _flags: i32, reply: ReplyCreate) {
-        let flags = FopenFlags::FOPEN_KEEP_CACHE;
-        if let Ok(Node::Control(parent)) = node_of(parent) {
-            return match self.control.create(parent, name.as_bytes(), &caller(request)) {
+        if let Ok(Place::Control(view, parent)) = self.place(parent) {
+            return match view.control.create(parent, name.as_bytes(), &caller(request)) {
                 Ok(attributes) => {
-                    let attr = file_attr(&attributes, NAMESPACE_CONTROL);
+                    let attr = file_attr(&attributes, control_of(view.number()));
                     reply.created(&reply::NEVER, &attr, reply::GENERATION, FileHandle(0), FopenFlags::empty());
                 }
                 Err(err) => reply.error(denied(err)),
@@ -431,9 +427,10 @@ impl Filesystem for MementoFilesystem {
         }
         let node = NewNode { kind: EntryKind::File, mode: mode & 0o7777, uid: 0, gid: 0, device: 0, target: Box::default() };
         match guarded("create", || self.make(request, parent, name, node)) {
-            Ok(attributes) => {
-                reply.created(&reply::FOREVER, &file_attr(&attributes, NAMESPACE_TOP), reply::GENERATION, FileHandle(0), flags);
-            }
+            Ok(done) => done.answer(move |view, attributes| {
+                let attr = file_attr(&attributes, files_of(view));
+                reply.created(&reply::FOREVER, &attr, reply::GENERATION, FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
+            }),
             Err(errno) => reply.error(errno),
         }
     }
@@ -450,10 +447,11 @@ impl Filesystem for MementoFilesystem {
     ) {
         let result = guarded("fallocate", || {
             let (change, keep_size) = range_change(mode)?;
-            let ino = branch_ino(ino)?;
-            self.workspace.change_range(ino, offset, length, change, keep_size).map_err(refused("fallocate", ino))
+            let (view, ino) = self.file(ino)?;
+            view.workspace.change_range(ino, offset, length, change, keep_size).map_err(refused("fallocate", ino))?;
+            Ok((view, ino))
         });
-        reply::empty(reply, result);
+        reply::changed(reply, result);
     }
 
     fn lseek(&self, _request: &Request, ino: INodeNo, _fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
@@ -464,9 +462,9 @@ impl Filesystem for MementoFilesystem {
                 _ => return Err(Errno::EINVAL),
             };
             let offset = u64::try_from(offset).map_err(|_| Errno::ENXIO)?;
-            match node_of(ino)? {
-                Node::Branch(ino) => self.workspace.seek(ino, offset, hole).map_err(refused("lseek", ino)),
-                Node::Control(ino) => self.control.seek(ino, offset, hole).map_err(denied),
+            match self.place(ino)? {
+                Place::Files(view, ino) => view.workspace.seek(ino, offset, hole).map_err(refused("lseek", ino)),
+                Place::Control(view, ino) => view.control.seek(ino, offset, hole).map_err(denied),
             }
         });
         match found {

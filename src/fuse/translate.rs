@@ -1,11 +1,10 @@
 //! Translates what the kernel asks: nodes, names, attributes, modes and failures.
 
 use super::errno::{errno_of, errno_of_command};
-use super::number::{NAMESPACE_CONTROL, NAMESPACE_TOP, NodeNumber};
 use crate::control::{Caller, CommandError};
 use crate::object::{Name, Timestamp};
 use crate::workspace::{AttributeChange, Ino, RangeChange, RenameMode, WorkspaceError, XattrMode};
-use fuser::{Errno, INodeNo, RenameFlags, Request, TimeOrNow};
+use fuser::{Errno, RenameFlags, Request, TimeOrNow};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,28 +12,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 const SETUID: u32 = 0o4000;
 const SETGID: u32 = 0o2000;
 const GROUP_EXECUTE: u32 = 0o010;
-
-pub(super) enum Node {
-    Branch(Ino),
-    Control(Ino),
-}
-
-pub(super) fn node_of(ino: INodeNo) -> Result<Node, Errno> {
-    let number = NodeNumber::unpack(ino.0);
-    match number.namespace {
-        NAMESPACE_TOP => Ok(Node::Branch(number.ino)),
-        NAMESPACE_CONTROL => Ok(Node::Control(number.ino)),
-        _ => Err(Errno::ENOENT),
-    }
-}
-
-/// Returns the number of a file of the branch; the control directory does not do what was asked.
-pub(super) fn branch_ino(ino: INodeNo) -> Result<Ino, Errno> {
-    match node_of(ino)? {
-        Node::Branch(ino) => Ok(ino),
-        Node::Control(_) => Err(Errno::EPERM),
-    }
-}
 
 /// Runs a handler's work; a panic is an I/O error for this request alone.
 pub(super) fn guarded<T>(operation: &'static str, work: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {

@@ -1,9 +1,13 @@
 //! Where each branch stands.
 
+use super::labels::validate_branch_name;
 use super::objects::{NewObject, id_at, id_or_none_at, insert_objects};
+use super::operations::{NewOperation, insert_operation};
+use super::outbox::insert_event;
 use super::{History, HistoryError};
-use crate::object::{ObjectId, Timestamp};
-use rusqlite::{Row, Transaction, params};
+use crate::object::{Author, ObjectId, Timestamp};
+use rusqlite::{OptionalExtension, Row, Transaction, params};
+use serde_json::json;
 
 /// A branch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +35,20 @@ pub struct BranchState {
     pub journal_seq: u64,
 }
 
+/// A fork to be recorded.
+pub struct Fork<'a> {
+    /// Name of the new branch.
+    pub name: &'a str,
+    /// Where it begins.
+    pub state: BranchState,
+    /// The branch on which somebody asked for it, by number and name.
+    pub from: (i64, &'a str),
+    /// Who asked.
+    pub author: &'a Author,
+    /// Objects to name in the same transaction.
+    pub objects: &'a [NewObject],
+}
+
 const COLUMNS: &str = "id, name, head, live_root, journal_seq";
 
 fn branch_of(row: &Row<'_>) -> Result<BranchRow, HistoryError> {
@@ -50,6 +68,12 @@ pub(super) fn move_branch(transaction: &Transaction<'_>, branch_id: i64, state: 
     if moved == 1 { Ok(()) } else { Err(HistoryError::not_found(format!("branch {branch_id}"))) }
 }
 
+fn check_free(transaction: &Transaction<'_>, name: &str) -> Result<(), HistoryError> {
+    let taken =
+        transaction.query_row("SELECT 1 FROM branches WHERE name = ? AND deleted_at IS NULL", [name], |_| Ok(())).optional()?;
+    if taken.is_some() { Err(HistoryError::NameTaken { name: name.to_owned() }) } else { Ok(()) }
+}
+
 impl History {
     /// Finds a branch by name.
     pub fn branch(&self, name: &str) -> Result<BranchRow, HistoryError> {
@@ -57,8 +81,16 @@ impl History {
         let sql = format!("SELECT {COLUMNS} FROM branches WHERE name = ? AND deleted_at IS NULL");
         let mut statement = reader.prepare_cached(&sql)?;
         let mut rows = statement.query([name])?;
-        let row = rows.next()?.ok_or_else(|| HistoryError::not_found(format!("branch/{name}")))?;
+        let row = rows.next()?.ok_or_else(|| HistoryError::NoBranch { name: name.to_owned() })?;
         branch_of(row)
+    }
+
+    /// Finds a branch by number, a deleted one too.
+    pub fn branch_by_id(&self, id: i64) -> Result<BranchRow, HistoryError> {
+        let reader = self.reader();
+        let mut statement = reader.prepare_cached(&format!("SELECT {COLUMNS} FROM branches WHERE id = ?"))?;
+        let mut rows = statement.query([id])?;
+        branch_of(rows.next()?.ok_or_else(|| HistoryError::NoBranch { name: format!("number {id}") })?)
     }
 
     /// Returns every branch.
@@ -72,6 +104,14 @@ impl History {
             branches.push(branch_of(row)?);
         }
         Ok(branches)
+    }
+
+    /// Returns the numbers of the deleted branches.
+    pub fn deleted_branches(&self) -> Result<Vec<i64>, HistoryError> {
+        let reader = self.reader();
+        let mut statement = reader.prepare_cached("SELECT id FROM branches WHERE deleted_at IS NOT NULL")?;
+        let ids = statement.query_map([], |row| row.get(0))?;
+        Ok(ids.collect::<Result<_, _>>()?)
     }
 
     /// Makes a branch.
@@ -95,6 +135,121 @@ impl History {
                 ],
             )?;
             Ok(())
+        })
+    }
+
+    /// Records a fork: the branch, the operation and the event become visible together. Returns the new branch.
+    pub fn record_fork(&self, fork: &Fork<'_>) -> Result<BranchRow, HistoryError> {
+        validate_branch_name(fork.name)?;
+        let time = Timestamp::now();
+        let head = fork.state.head.map(|id| id.to_hex());
+        let id = self.write(|transaction| {
+            check_free(transaction, fork.name)?;
+            insert_objects(transaction, fork.objects, time)?;
+            transaction
+                .prepare_cached(
+                    "INSERT INTO branches (name, head, live_root, journal_seq, forked_from, time) VALUES (?, ?, ?, ?, ?, ?)",
+                )?
+                .execute(params![
+                    fork.name,
+                    head,
+                    fork.state.live_root.to_hex(),
+                    fork.state.journal_seq as i64,
+                    head,
+                    time.nanos_since_epoch()
+                ])?;
+            let id = transaction.last_insert_rowid();
+            let standing = (fork.state.head, Some(fork.state.live_root));
+            let detail = json!({ "branch": fork.name, "branch_id": id });
+            let operation = NewOperation {
+                kind: "branch.fork",
+                branch: Some(fork.from),
+                before: (None, None),
+                after: standing,
+                detail: Some(&detail),
+            };
+            insert_operation(transaction, &operation, fork.author, time)?;
+            let payload = json!({ "branch": fork.name, "from": fork.from.1, "commit": head });
+            insert_event(transaction, "branch.created", &payload, &format!("branch:{id}"), time)?;
+            Ok(id)
+        })?;
+        let BranchState { head, live_root, journal_seq } = fork.state;
+        Ok(BranchRow { id, name: fork.name.to_owned(), head, live_root, journal_seq })
+    }
+
+    /// Gives a branch another name.
+    pub fn rename_branch(&self, branch: &BranchRow, name: &str, author: &Author) -> Result<(), HistoryError> {
+        validate_branch_name(name)?;
+        let time = Timestamp::now();
+        self.write(|transaction| {
+            check_free(transaction, name)?;
+            transaction.execute("UPDATE branches SET name = ? WHERE id = ?", params![name, branch.id])?;
+            let detail = json!({ "from": branch.name, "to": name });
+            let standing = (branch.head, None);
+            let operation = NewOperation {
+                kind: "branch.rename",
+                branch: Some((branch.id, name)),
+                before: standing,
+                after: standing,
+                detail: Some(&detail),
+            };
+            let seq = insert_operation(transaction, &operation, author, time)?;
+            insert_event(transaction, "branch.renamed", &detail, &format!("operation:{seq}"), time)
+        })
+    }
+
+    /// Deletes a branch whose every change is sealed. Its row stays, so that [`Self::revive_branch`] can bring it back.
+    /// The deletion is an operation of the branch `on`, on which somebody asked for it.
+    pub fn delete_branch(&self, branch: &BranchRow, on: (i64, &str), author: &Author) -> Result<(), HistoryError> {
+        let time = Timestamp::now();
+        self.write(|transaction| {
+            let others: i64 = transaction.query_row(
+                "SELECT count(*) FROM branches WHERE deleted_at IS NULL AND id <> ?",
+                [branch.id],
+                |row| row.get(0),
+            )?;
+            if others == 0 {
+                return Err(HistoryError::InUse { what: format!("{} is the only branch", branch.name) });
+            }
+            let deleted = transaction.execute(
+                "UPDATE branches SET deleted_at = ? WHERE id = ? AND deleted_at IS NULL",
+                params![time.nanos_since_epoch(), branch.id],
+            )?;
+            if deleted == 0 {
+                return Err(HistoryError::NoBranch { name: branch.name.clone() });
+            }
+            let detail = json!({ "branch": branch.name, "branch_id": branch.id });
+            let standing = (branch.head, Some(branch.live_root));
+            let operation = NewOperation {
+                kind: "branch.delete",
+                branch: Some(on),
+                before: standing,
+                after: standing,
+                detail: Some(&detail),
+            };
+            let seq = insert_operation(transaction, &operation, author, time)?;
+            insert_event(transaction, "branch.deleted", &detail, &format!("operation:{seq}"), time)
+        })
+    }
+
+    /// Brings a deleted branch back. An operation of the branch `on`, which stands at `standing` before and after.
+    pub fn revive_branch(
+        &self,
+        branch: &BranchRow,
+        on: (i64, &str),
+        standing: (Option<ObjectId>, ObjectId),
+        author: &Author,
+    ) -> Result<(), HistoryError> {
+        let time = Timestamp::now();
+        self.write(|transaction| {
+            check_free(transaction, &branch.name)?;
+            transaction.execute("UPDATE branches SET deleted_at = NULL WHERE id = ?", [branch.id])?;
+            let detail = json!({ "undoes": "branch.delete", "branch": branch.name, "branch_id": branch.id });
+            let standing = (standing.0, Some(standing.1));
+            let operation =
+                NewOperation { kind: "undo", branch: Some(on), before: standing, after: standing, detail: Some(&detail) };
+            let seq = insert_operation(transaction, &operation, author, time)?;
+            insert_event(transaction, "branch.revived", &detail, &format!("operation:{seq}"), time)
         })
     }
 

@@ -178,13 +178,14 @@ pub(super) fn insert_commit_row(
     transaction: &Transaction<'_>,
     id: &ObjectId,
     commit: &Commit,
+    branch_id: Option<i64>,
     changes: usize,
     bytes_changed: u64,
 ) -> Result<(), HistoryError> {
     transaction
         .prepare_cached(
             "INSERT INTO file_commits (id, parent, branch, root_tree, time, message, author_uid, author_pid, author_command, kind,
-             files_changed, bytes_changed, meta) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
+             files_changed, bytes_changed, meta, branch_id) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
         )?
         .execute(params![
             id.to_hex(),
@@ -199,7 +200,8 @@ pub(super) fn insert_commit_row(
             commit.kind.as_str(),
             changes as i64,
             bytes_changed as i64,
-            commit.metadata
+            commit.metadata,
+            branch_id
         ])?;
     Ok(())
 }
@@ -217,7 +219,7 @@ impl History {
         self.write(|transaction| {
             insert_objects(transaction, new.objects, commit.time)?;
             count_reuse(transaction, new.reused)?;
-            insert_commit_row(transaction, &new.id, commit, new.mementos.len(), new.bytes_changed)?;
+            insert_commit_row(transaction, &new.id, commit, Some(new.branch_id), new.mementos.len(), new.bytes_changed)?;
             if let Some(name) = new.name {
                 give_name(transaction, &new.id, name)?;
             }
@@ -226,7 +228,8 @@ impl History {
             move_branch(transaction, new.branch_id, &new.state)?;
             let before = (commit.parent, Some(new.before_root));
             let after = (Some(new.id), Some(commit.root));
-            let operation = NewOperation { kind: "checkpoint", branch: &commit.branch, before, after, detail: None };
+            let operation =
+                NewOperation { kind: "checkpoint", branch: Some((new.branch_id, &commit.branch)), before, after, detail: None };
             insert_operation(transaction, &operation, &commit.author, commit.time)?;
             let payload = json!({
                 "commit": new.id.to_hex(),
@@ -270,7 +273,7 @@ impl History {
             }
             let detail = json!({ "name": name, "links": links_json(links) });
             let ids = (Some(*id), None);
-            let operation = NewOperation { kind: "attach", branch: "", before: ids, after: ids, detail: Some(&detail) };
+            let operation = NewOperation { kind: "attach", branch: None, before: ids, after: ids, detail: Some(&detail) };
             let seq = insert_operation(transaction, &operation, author, time)?;
             let payload = json!({ "commit": id.to_hex(), "name": name, "links": links_json(links) });
             insert_event(transaction, "checkpoint.attached", &payload, &format!("operation:{seq}"), time)
@@ -290,7 +293,7 @@ impl History {
             }
             let detail = json!({ "name": name });
             let ids = (Some(*id), None);
-            let operation = NewOperation { kind: "rename", branch: "", before: ids, after: ids, detail: Some(&detail) };
+            let operation = NewOperation { kind: "rename", branch: None, before: ids, after: ids, detail: Some(&detail) };
             let seq = insert_operation(transaction, &operation, author, time)?;
             let payload = json!({ "commit": id.to_hex(), "name": name });
             insert_event(transaction, "checkpoint.renamed", &payload, &format!("operation:{seq}"), time)
@@ -316,7 +319,7 @@ impl History {
             }
             transaction.execute("DELETE FROM checkpoint_file_links WHERE commit_id = ?", [id.to_hex()])?;
             let ids = (Some(*id), None);
-            let operation = NewOperation { kind: "delete", branch: "", before: ids, after: (None, None), detail: None };
+            let operation = NewOperation { kind: "delete", branch: None, before: ids, after: (None, None), detail: None };
             insert_operation(transaction, &operation, author, time)?;
             insert_event(transaction, "checkpoint.deleted", &json!({ "commit": id.to_hex() }), &format!("delete:{id}"), time)
         })
@@ -336,17 +339,19 @@ impl History {
     }
 
     /// Returns the checkpoints of a branch, newest first: those taken on it, and those its newest one descends from.
-    pub fn log(&self, branch: &str, limit: Option<usize>) -> Result<Vec<CommitRow>, HistoryError> {
+    pub fn log(&self, branch_id: i64, limit: Option<usize>) -> Result<Vec<CommitRow>, HistoryError> {
         let limit = limit.map_or(-1, |limit| limit as i64);
         self.commits_where(
-            "deleted_at IS NULL AND (branch = ?1 OR id IN (
+            "deleted_at IS NULL AND (branch_id = ?1 OR id IN (
                 WITH RECURSIVE line (id) AS (
-                    SELECT head FROM branches WHERE name = ?1 AND deleted_at IS NULL
+                    SELECT head FROM branches WHERE id = ?1 AND head IS NOT NULL
+                    UNION
+                    SELECT parent FROM file_commits WHERE branch_id = ?1 AND parent IS NOT NULL
                     UNION
                     SELECT parent FROM file_commits JOIN line ON file_commits.id = line.id WHERE parent IS NOT NULL
-                      AND file_commits.branch <> ?1
+                      AND file_commits.branch_id IS NOT ?1
                 ) SELECT id FROM line)) ORDER BY seq DESC LIMIT ?2",
-            params![branch, limit],
+            params![branch_id, limit],
         )
     }
 

@@ -10,6 +10,11 @@ pub enum HistoryError {
         /// What was asked for.
         reference: String,
     },
+    /// There is no branch of that name.
+    NoBranch {
+        /// The name.
+        name: String,
+    },
     /// The prefix names several checkpoints.
     Ambiguous {
         /// The prefix.
@@ -64,6 +69,7 @@ impl fmt::Display for HistoryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotFound { reference } => write!(f, "{reference} names no checkpoint"),
+            Self::NoBranch { name } => write!(f, "there is no branch {name}"),
             Self::Ambiguous { prefix } => write!(f, "{prefix} is the start of several ids; give more digits"),
             Self::NameTaken { name } => write!(f, "the name {name} is taken"),
             Self::BadName { reason } => f.write_str(reason),

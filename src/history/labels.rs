@@ -11,8 +11,21 @@ fn bad(reason: String) -> HistoryError {
     HistoryError::BadName { reason }
 }
 
-/// Checks the name of a checkpoint or a branch: 1 to 255 bytes without `/`, control characters, a leading `.`, `-` or `@`, and not all hex digits.
+/// Checks the name of a checkpoint: 1 to 255 bytes without `/`, control characters, a leading `.`, `-` or `@`, and not all hex digits.
 pub fn validate_name(name: &str) -> Result<(), HistoryError> {
+    validate_form(name)?;
+    if name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(bad(format!("the name {name:?} could be taken for an id: all its characters are hex digits")));
+    }
+    Ok(())
+}
+
+/// Checks the name of a branch: likewise, but that up to three hex digits are allowed (`a`, `b2`): they are no id's start.
+pub fn validate_branch_name(name: &str) -> Result<(), HistoryError> {
+    if name.len() < super::resolve::PREFIX_DIGITS_MIN { validate_form(name) } else { validate_name(name) }
+}
+
+fn validate_form(name: &str) -> Result<(), HistoryError> {
     if name.is_empty() || name.len() > NAME_BYTES_MAX {
         return Err(bad(format!("a name has 1 to {NAME_BYTES_MAX} bytes")));
     }
@@ -21,9 +34,6 @@ pub fn validate_name(name: &str) -> Result<(), HistoryError> {
     }
     if name.starts_with(['.', '-', '@']) {
         return Err(bad(format!("the name {name:?} starts with `.`, `-` or `@`")));
-    }
-    if name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err(bad(format!("the name {name:?} could be taken for an id: all its characters are hex digits")));
     }
     Ok(())
 }
@@ -56,6 +66,12 @@ mod tests {
         }
         for bad in ["", ".hidden", "-x", "@", "a/b", "a\nb", "deadbeef", "12", &"x".repeat(256)] {
             assert!(validate_name(bad).is_err(), "{bad:?}");
+        }
+        for good in ["a", "b2", "try"] {
+            validate_branch_name(good).unwrap();
+        }
+        for bad in ["", ".x", "a/b", "dead", "0123"] {
+            assert!(validate_branch_name(bad).is_err(), "{bad:?}");
         }
     }
 }

@@ -18,15 +18,15 @@ mod resolve;
 mod retention;
 mod schema;
 
-pub use branches::{BranchRow, BranchState};
+pub use branches::{BranchRow, BranchState, Fork};
 pub use commits::{CommitRow, Memento, NewCommit};
 pub use error::HistoryError;
-pub use labels::{validate_link, validate_name};
+pub use labels::{validate_branch_name, validate_link, validate_name};
 pub use mirror::MirrorContent;
 pub use objects::{NewObject, Usage};
 pub use operations::{Move, MovedFrom};
 pub use outbox::Event;
-pub use rebuild::Recorded;
+pub use rebuild::{Recorded, Standings};
 pub use retention::{KeepRules, removable};
 
 use checkpointer::Checkpointer;
@@ -62,7 +62,7 @@ impl History {
     pub fn open(path: &Path) -> Result<Self, HistoryError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let writer = Connection::open_with_flags(path, flags)?;
-        schema::check_version(&writer)?;
+        schema::bring_up_to_date(&writer)?;
         Self::with_writer(path, writer)
     }
 

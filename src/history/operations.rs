@@ -14,7 +14,8 @@ type Standing = (Option<ObjectId>, Option<ObjectId>);
 /// An operation to be recorded.
 pub(super) struct NewOperation<'a> {
     pub kind: &'a str,
-    pub branch: &'a str,
+    /// The branch it belongs to, by number and name; none when it is about the store.
+    pub branch: Option<(i64, &'a str)>,
     pub before: Standing,
     pub after: Standing,
     pub detail: Option<&'a Value>,
@@ -36,8 +37,6 @@ pub struct Move<'a> {
     pub author: &'a Author,
     /// More about it.
     pub detail: &'a Value,
-    /// Objects to name in the same transaction.
-    pub objects: &'a [NewObject],
 }
 
 /// Where a branch stood before its last movement.
@@ -49,10 +48,12 @@ pub struct MovedFrom {
     pub head: Option<ObjectId>,
     /// Its state before.
     pub root: ObjectId,
+    /// More about it.
+    pub detail: Value,
 }
 
 /// The operations that an undo takes back.
-const MOVEMENTS: &str = "('restore', 'undo', 'import')";
+const MOVEMENTS: &str = "('restore', 'undo', 'import', 'merge', 'branch.delete')";
 
 pub(super) fn insert_operation(
     transaction: &Transaction<'_>,
@@ -64,11 +65,11 @@ pub(super) fn insert_operation(
     transaction
         .prepare_cached(
             "INSERT INTO operations (type, branch, time, author_uid, author_pid, author_command, before_head, before_root,
-             after_head, after_root, detail) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+             after_head, after_root, detail, branch_id) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
         )?
         .execute(params![
             operation.kind,
-            Some(operation.branch).filter(|branch| !branch.is_empty()),
+            operation.branch.map(|(_, name)| name),
             time.nanos_since_epoch(),
             author.uid,
             author.pid,
@@ -77,33 +78,38 @@ pub(super) fn insert_operation(
             hex(operation.before.1),
             hex(operation.after.0),
             hex(operation.after.1),
-            operation.detail.map(Value::to_string)
+            operation.detail.map(Value::to_string),
+            operation.branch.map(|(id, _)| id)
         ])?;
     Ok(transaction.last_insert_rowid())
 }
 
+fn record_move(transaction: &Transaction<'_>, moved: &Move<'_>, time: Timestamp) -> Result<(), HistoryError> {
+    move_branch(transaction, moved.branch_id, &moved.after)?;
+    let operation = NewOperation {
+        kind: moved.operation,
+        branch: Some((moved.branch_id, moved.branch)),
+        before: (moved.before.0, Some(moved.before.1)),
+        after: (moved.after.head, Some(moved.after.live_root)),
+        detail: Some(moved.detail),
+    };
+    let seq = insert_operation(transaction, &operation, moved.author, time)?;
+    let payload = json!({
+        "branch": moved.branch,
+        "before": { "commit": moved.before.0.map(|id| id.to_hex()), "root": moved.before.1.to_hex() },
+        "after": { "commit": moved.after.head.map(|id| id.to_hex()), "root": moved.after.live_root.to_hex() },
+        "detail": moved.detail,
+    });
+    insert_event(transaction, &format!("{}.done", moved.operation), &payload, &format!("operation:{seq}"), time)
+}
+
 impl History {
-    /// Records that a branch moved: the move, its operation and its event become visible together.
-    pub fn record_move(&self, moved: &Move<'_>) -> Result<(), HistoryError> {
+    /// Records that branches moved: each move, its operation and its event become visible together, all of them or none.
+    pub fn record_moves(&self, moves: &[Move<'_>], objects: &[NewObject]) -> Result<(), HistoryError> {
         let time = Timestamp::now();
         self.write(|transaction| {
-            insert_objects(transaction, moved.objects, time)?;
-            move_branch(transaction, moved.branch_id, &moved.after)?;
-            let operation = NewOperation {
-                kind: moved.operation,
-                branch: moved.branch,
-                before: (moved.before.0, Some(moved.before.1)),
-                after: (moved.after.head, Some(moved.after.live_root)),
-                detail: Some(moved.detail),
-            };
-            let seq = insert_operation(transaction, &operation, moved.author, time)?;
-            let payload = json!({
-                "branch": moved.branch,
-                "before": { "commit": moved.before.0.map(|id| id.to_hex()), "root": moved.before.1.to_hex() },
-                "after": { "commit": moved.after.head.map(|id| id.to_hex()), "root": moved.after.live_root.to_hex() },
-                "detail": moved.detail,
-            });
-            insert_event(transaction, &format!("{}.done", moved.operation), &payload, &format!("operation:{seq}"), time)
+            insert_objects(transaction, objects, time)?;
+            moves.iter().try_for_each(|moved| record_move(transaction, moved, time))
         })
     }
 
@@ -112,22 +118,25 @@ impl History {
         let time = Timestamp::now();
         self.write(|transaction| {
             let nothing = (None, None);
-            let operation = NewOperation { kind: "gc", branch: "", before: nothing, after: nothing, detail: Some(report) };
+            let operation = NewOperation { kind: "gc", branch: None, before: nothing, after: nothing, detail: Some(report) };
             let seq = insert_operation(transaction, &operation, author, time)?;
             insert_event(transaction, "gc.done", report, &format!("operation:{seq}"), time)
         })
     }
 
-    /// Says where the branch stood before its last restore, undo or import.
-    pub fn last_movement(&self, branch: &str) -> Result<Option<MovedFrom>, HistoryError> {
+    /// Says where a branch stood before its last restore, undo, import or merge.
+    pub fn last_movement(&self, branch_id: i64) -> Result<Option<MovedFrom>, HistoryError> {
         let reader = self.reader();
         let mut statement = reader.prepare_cached(&format!(
-            "SELECT type, before_head, before_root FROM operations WHERE branch = ? AND type IN {MOVEMENTS} ORDER BY seq DESC LIMIT 1"
+            "SELECT type, before_head, before_root, detail FROM operations WHERE branch_id = ? AND type IN {MOVEMENTS}
+             ORDER BY seq DESC LIMIT 1"
         ))?;
-        let mut rows = statement.query([branch])?;
+        let mut rows = statement.query([branch_id])?;
         let Some(row) = rows.next()? else { return Ok(None) };
         let root = id_or_none_at(row, 2)?.ok_or_else(|| HistoryError::damaged("a movement from nowhere"))?;
-        Ok(Some(MovedFrom { operation: row.get(0)?, head: id_or_none_at(row, 1)?, root }))
+        let detail: Option<String> = row.get(3)?;
+        let detail = detail.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        Ok(Some(MovedFrom { operation: row.get(0)?, head: id_or_none_at(row, 1)?, root, detail }))
     }
 
     /// Returns every state that must be kept: of branches, of checkpoints that are not deleted (or were deleted after
@@ -138,9 +147,9 @@ impl History {
             "SELECT live_root FROM branches WHERE deleted_at IS NULL OR deleted_at > ?1
              UNION SELECT root_tree FROM file_commits WHERE deleted_at IS NULL OR deleted_at > ?1
              UNION SELECT before_root FROM operations WHERE before_root IS NOT NULL AND type IN {MOVEMENTS}
-               AND (time > ?1 OR seq IN (SELECT max(seq) FROM operations WHERE type IN {MOVEMENTS} GROUP BY branch))
+               AND (time > ?1 OR seq IN (SELECT max(seq) FROM operations WHERE type IN {MOVEMENTS} GROUP BY branch_id))
              UNION SELECT after_root FROM operations WHERE after_root IS NOT NULL AND type IN {MOVEMENTS}
-               AND (time > ?1 OR seq IN (SELECT max(seq) FROM operations WHERE type IN {MOVEMENTS} GROUP BY branch))"
+               AND (time > ?1 OR seq IN (SELECT max(seq) FROM operations WHERE type IN {MOVEMENTS} GROUP BY branch_id))"
         ))?;
         let mut rows = statement.query([cutoff.nanos_since_epoch()])?;
         let mut roots = Vec::new();

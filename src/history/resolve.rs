@@ -5,7 +5,7 @@ use super::{History, HistoryError};
 use crate::object::ObjectId;
 
 /// Fewer digits than this name nothing.
-const PREFIX_DIGITS_MIN: usize = 4;
+pub(super) const PREFIX_DIGITS_MIN: usize = 4;
 const ID_DIGITS: usize = 64;
 
 impl History {

@@ -6,7 +6,7 @@ use rusqlite::config::DbConfig;
 use std::time::Duration;
 
 /// Version of the tables, kept in `PRAGMA user_version`.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 /// Pages in the WAL before a writer moves them into the database itself: the checkpointer is behind.
 const WAL_PAGES_MAX: i64 = 16_000;
 const CACHE_KIB: i64 = 8 << 10;
@@ -23,7 +23,7 @@ CREATE TABLE file_commits (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, parent TEXT, branch TEXT NOT NULL,
     root_tree TEXT NOT NULL, time INTEGER NOT NULL, message TEXT NOT NULL, name TEXT UNIQUE,
     author_uid INTEGER NOT NULL, author_pid INTEGER NOT NULL, author_command TEXT NOT NULL, kind TEXT NOT NULL,
-    files_changed INTEGER NOT NULL, bytes_changed INTEGER NOT NULL, meta TEXT NOT NULL, deleted_at INTEGER
+    files_changed INTEGER NOT NULL, bytes_changed INTEGER NOT NULL, meta TEXT NOT NULL, deleted_at INTEGER, branch_id INTEGER
 );
 CREATE TABLE file_mementos (
     commit_id TEXT NOT NULL, path BLOB NOT NULL, change TEXT NOT NULL, from_path BLOB, object TEXT, size INTEGER,
@@ -35,19 +35,36 @@ CREATE TABLE checkpoint_file_links (
 ) WITHOUT ROWID;
 CREATE INDEX links_by_commit ON checkpoint_file_links (commit_id);
 CREATE TABLE branches (
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, head TEXT, live_root TEXT NOT NULL,
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL, head TEXT, live_root TEXT NOT NULL,
     journal_seq INTEGER NOT NULL, forked_from TEXT, time INTEGER NOT NULL, deleted_at INTEGER
 );
+CREATE UNIQUE INDEX branches_by_name ON branches (name) WHERE deleted_at IS NULL;
 CREATE TABLE operations (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, type TEXT NOT NULL, branch TEXT, time INTEGER NOT NULL,
     author_uid INTEGER NOT NULL, author_pid INTEGER NOT NULL, author_command TEXT NOT NULL,
-    before_head TEXT, before_root TEXT, after_head TEXT, after_root TEXT, detail TEXT
+    before_head TEXT, before_root TEXT, after_head TEXT, after_root TEXT, detail TEXT, branch_id INTEGER
 );
 CREATE TABLE outbox (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, type TEXT NOT NULL, payload TEXT NOT NULL, idempotency_key TEXT NOT NULL UNIQUE,
     time INTEGER NOT NULL
 );
 CREATE TABLE outbox_consumers (name TEXT PRIMARY KEY, acknowledged_seq INTEGER NOT NULL, time INTEGER NOT NULL) WITHOUT ROWID;
+";
+
+/// From version 1: a deleted branch leaves its name to others, so checkpoints and operations say which branch by number.
+const FROM_1: &str = "
+ALTER TABLE file_commits ADD COLUMN branch_id INTEGER;
+UPDATE file_commits SET branch_id = (SELECT id FROM branches WHERE branches.name = file_commits.branch);
+ALTER TABLE operations ADD COLUMN branch_id INTEGER;
+UPDATE operations SET branch_id = (SELECT id FROM branches WHERE branches.name = operations.branch);
+CREATE TABLE branches_2 (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL, head TEXT, live_root TEXT NOT NULL,
+    journal_seq INTEGER NOT NULL, forked_from TEXT, time INTEGER NOT NULL, deleted_at INTEGER
+);
+INSERT INTO branches_2 SELECT id, name, head, live_root, journal_seq, forked_from, time, deleted_at FROM branches;
+DROP TABLE branches;
+ALTER TABLE branches_2 RENAME TO branches;
+CREATE UNIQUE INDEX branches_by_name ON branches (name) WHERE deleted_at IS NULL;
 ";
 
 /// Makes the tables in an empty database.
@@ -58,11 +75,15 @@ pub fn create(connection: &Connection) -> Result<(), HistoryError> {
     Ok(())
 }
 
-/// Refuses a database that is not ours or newer than we know.
-pub fn check_version(connection: &Connection) -> Result<(), HistoryError> {
+/// Brings the tables of an older version up to this one; refuses a database that is not ours or newer than we know.
+pub fn bring_up_to_date(connection: &Connection) -> Result<(), HistoryError> {
     let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     match found {
         SCHEMA_VERSION => Ok(()),
+        1 => {
+            tracing::info!(from = found, to = SCHEMA_VERSION, "bringing the tables up to date");
+            Ok(connection.execute_batch(&format!("BEGIN IMMEDIATE;{FROM_1}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;"))?)
+        }
         newer if newer > SCHEMA_VERSION => Err(HistoryError::Newer { found: newer, supported: SCHEMA_VERSION }),
         other => Err(HistoryError::damaged(format!("version {other} is none of ours"))),
     }

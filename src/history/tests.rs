@@ -104,7 +104,8 @@ fn every_form_of_reference_finds_its_checkpoint() {
     assert_eq!(resolve(&first.to_hex()[..8]).unwrap(), first);
     assert_eq!(resolve("branch/main").unwrap(), second);
     assert_eq!(resolve("langgraph:t/1").unwrap(), first);
-    for bad in ["@~2", "nothing", "ab", "branch/none", "langgraph:t/2", "@x", ""] {
+    assert!(matches!(resolve("branch/none"), Err(HistoryError::NoBranch { .. })));
+    for bad in ["@~2", "nothing", "ab", "langgraph:t/2", "@x", ""] {
         assert!(matches!(resolve(bad), Err(HistoryError::NotFound { .. })), "{bad}");
     }
 }

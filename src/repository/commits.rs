@@ -1,7 +1,7 @@
 //! Commits, seals and movements: bytes made durable, then one transaction that names them.
 
 use super::{Repository, RepositoryError};
-use crate::history::{BranchRow, BranchState, CommitRow, Memento, Move, MovedFrom, NewCommit};
+use crate::history::{BranchRow, BranchState, CommitRow, Fork, Memento, Move, NewCommit};
 use crate::object::{Author, Commit, Entry, ExternalLink, Node, ObjectId, ObjectKind, Root, Timestamp};
 use crate::tree::{self, ChangeKind, NodeSink, NodeSource, PathChange};
 use serde_json::Value;
@@ -11,25 +11,7 @@ pub const MAIN_BRANCH: &str = "main";
 /// Identities taken at a time: what a mount does not use is lost, and there are 2^46.
 const IDENTITIES_TAKEN: u64 = 1 << 20;
 /// Number of a branch's first journal segment.
-const FIRST_SEGMENT: u64 = 1;
-
-/// A restore, an undo or an import.
-pub struct Movement<'a> {
-    /// The branch that moves.
-    pub branch_id: i64,
-    /// Its name.
-    pub branch: &'a str,
-    /// What moves it.
-    pub operation: &'static str,
-    /// Its newest checkpoint and state before.
-    pub before: (Option<ObjectId>, ObjectId),
-    /// Where it goes.
-    pub after: BranchState,
-    /// Who asked.
-    pub author: &'a Author,
-    /// More about it.
-    pub detail: &'a Value,
-}
+pub const FIRST_SEGMENT: u64 = 1;
 
 /// A commit that is to be recorded.
 pub struct CommitRequest<'a> {
@@ -51,6 +33,16 @@ impl Repository {
     /// Makes the branch `main` with an empty top directory owned by this process's user.
     pub(super) fn init_main(&self) -> Result<(), RepositoryError> {
         let now = Timestamp::now();
+        let state = BranchState { head: None, live_root: self.put_empty_root()?, journal_seq: FIRST_SEGMENT };
+        let objects = self.sync_pending()?;
+        self.history.create_branch(MAIN_BRANCH, &state, &objects, now)?;
+        self.forget_pending(&objects);
+        Ok(())
+    }
+
+    /// Stores the state of an empty top directory owned by this process's user.
+    pub(super) fn put_empty_root(&self) -> Result<ObjectId, RepositoryError> {
+        let now = Timestamp::now();
         let directory = Entry {
             identity: 1,
             mode: 0o755,
@@ -63,12 +55,7 @@ impl Repository {
             xattrs: None,
             node: Node::Directory { tree: None, has_links: false },
         };
-        let live_root = self.put_root(&Root { directory, links: None })?;
-        let state = BranchState { head: None, live_root, journal_seq: FIRST_SEGMENT };
-        let objects = self.sync_pending()?;
-        self.history.create_branch(MAIN_BRANCH, &state, &objects, now)?;
-        self.forget_pending(&objects);
-        Ok(())
+        Ok(self.put_root(&Root { directory, links: None })?)
     }
 
     /// Finds a branch.
@@ -142,27 +129,30 @@ impl Repository {
         Ok(())
     }
 
-    /// Records a movement of a branch.
-    pub fn record_movement(&self, movement: &Movement<'_>) -> Result<(), RepositoryError> {
-        self.note_root(movement.after.live_root);
+    /// Records movements of branches: all of them, or none.
+    pub fn record_movements(&self, moves: &[Move<'_>]) -> Result<(), RepositoryError> {
+        for moved in moves {
+            self.note_root(moved.after.live_root);
+        }
         let objects = self.sync_pending()?;
-        self.history.record_move(&Move {
-            operation: movement.operation,
-            branch_id: movement.branch_id,
-            branch: movement.branch,
-            before: movement.before,
-            after: movement.after,
-            author: movement.author,
-            detail: movement.detail,
-            objects: &objects,
-        })?;
+        self.history.record_moves(moves, &objects)?;
         self.forget_pending(&objects);
         Ok(())
     }
 
-    /// Says where a branch stood before its last movement.
-    pub fn last_movement(&self, branch: &str) -> Result<Option<MovedFrom>, RepositoryError> {
-        Ok(self.history.last_movement(branch)?)
+    /// Records a fork of the branch `from` (number and name) as `name`, which begins at `state`.
+    pub fn record_fork(
+        &self,
+        name: &str,
+        state: BranchState,
+        from: (i64, &str),
+        author: &Author,
+    ) -> Result<BranchRow, RepositoryError> {
+        self.note_root(state.live_root);
+        let objects = self.sync_pending()?;
+        let branch = self.history.record_fork(&Fork { name, state, from, author, objects: &objects })?;
+        self.forget_pending(&objects);
+        Ok(branch)
     }
 
     /// Returns the room where the store is.

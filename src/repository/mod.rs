@@ -15,7 +15,7 @@ mod reserve;
 mod trouble;
 mod verify;
 
-pub use commits::{CommitRequest, MAIN_BRANCH, Movement};
+pub use commits::{CommitRequest, FIRST_SEGMENT, MAIN_BRANCH};
 pub use error::RepositoryError;
 pub use gc::{GcRules, InUse, UseGuard};
 

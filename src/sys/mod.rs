@@ -5,8 +5,10 @@ mod file;
 mod mount;
 mod path;
 mod process;
+mod users;
 
 pub use file::{Space, data_ranges, lock_exclusive, reserve, space_at, wait_until_unlocked};
 pub use mount::{detach, free_dead_mount, is_mounted, mount_points_of, source_of, unmount};
 pub use path::{device_numbers, make_node, set_times};
 pub use process::{effective_gid, effective_uid, let_go_of_standard_streams, raise_open_files_limit, set_umask};
+pub use users::process_within;

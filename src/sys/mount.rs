@@ -8,22 +8,29 @@ use std::process::{Command, Stdio};
 
 /// A line of /proc/self/mountinfo (proc(5)).
 struct MountLine {
+    /// The directory of the file system that is mounted there.
+    root: PathBuf,
     point: PathBuf,
     kind: String,
     source: PathBuf,
 }
 
 fn mounts() -> io::Result<Vec<MountLine>> {
-    Ok(std::fs::read("/proc/self/mountinfo")?.split(|byte| *byte == b'\n').filter_map(parse_line).collect())
+    mounts_of(Path::new("/proc/self/mountinfo"))
+}
+
+fn mounts_of(mountinfo: &Path) -> io::Result<Vec<MountLine>> {
+    Ok(std::fs::read(mountinfo)?.split(|byte| *byte == b'\n').filter_map(parse_line).collect())
 }
 
 fn parse_line(line: &[u8]) -> Option<MountLine> {
     let mut fields = line.split(|byte| *byte == b' ');
-    let point = fields.nth(4)?;
+    let root = unescaped(fields.nth(3)?);
+    let point = fields.next()?;
     let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
     let kind = String::from_utf8_lossy(rest.next()?).into_owned();
     let source = unescaped(rest.next()?);
-    Some(MountLine { point: unescaped(point), kind, source })
+    Some(MountLine { root, point: unescaped(point), kind, source })
 }
 
 /// Undoes the octal escapes of spaces, tabs, newlines and backslashes.
@@ -52,9 +59,19 @@ pub fn is_mounted(path: &Path) -> io::Result<bool> {
     Ok(mounts()?.iter().any(|mount| mount.point == path))
 }
 
-/// Returns where the store at `store` is mounted.
+fn is_of(mount: &MountLine, store: &Path) -> bool {
+    mount.kind.starts_with("fuse") && mount.source == store
+}
+
+/// Returns the directories of mounts of the store at `store` that are mounted by themselves, as `mountinfo` shows.
+pub(super) fn mounted_parts(mountinfo: &Path, store: &Path) -> Vec<PathBuf> {
+    let mounts = mounts_of(mountinfo).unwrap_or_default();
+    mounts.into_iter().filter(|mount| is_of(mount, store)).map(|mount| mount.root).collect()
+}
+
+/// Returns where the store at `store` is mounted as a whole.
 pub fn mount_points_of(store: &Path) -> Vec<PathBuf> {
-    let of_store = |mount: &MountLine| mount.kind.starts_with("fuse") && mount.source == store;
+    let of_store = |mount: &MountLine| is_of(mount, store) && mount.root == Path::new("/");
     mounts().unwrap_or_default().into_iter().filter(of_store).map(|mount| mount.point).collect()
 }
 
@@ -125,7 +142,7 @@ mod tests {
     fn a_mount_line_is_taken_apart() {
         let line = b"36 35 98:0 / /mnt/a\\040b rw,noatime shared:1 - fuse.mementofs /srv/store rw";
         let mount = parse_line(line).unwrap();
-        assert_eq!(mount.point, Path::new("/mnt/a b"));
+        assert_eq!((mount.root.as_path(), mount.point.as_path()), (Path::new("/"), Path::new("/mnt/a b")));
         assert_eq!((mount.kind.as_str(), mount.source.as_path()), ("fuse.mementofs", Path::new("/srv/store")));
         assert!(parse_line(b"garbage").is_none());
     }

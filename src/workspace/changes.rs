@@ -52,6 +52,8 @@ pub struct Live {
     pub poisoned: bool,
     /// A restore holds writers up: changes wait, everything else goes on.
     pub held: bool,
+    /// The branch was deleted: nothing may change any more.
+    pub closed: bool,
     /// Bytes of small dirty files taken into memory since the last cut.
     pub dirty_bytes: u64,
 }
@@ -61,6 +63,9 @@ impl Live {
     fn perform(&mut self, operation: &Operation, files: &[Ino]) -> Result<(), WorkspaceError> {
         if self.poisoned {
             return Err(WorkspaceError::ReadOnly);
+        }
+        if self.closed {
+            return Err(WorkspaceError::NotFound("the branch".into()));
         }
         let named = files.iter().all(|ino| self.tree.inode(*ino).is_ok_and(|inode| !inode.orphan));
         if named {

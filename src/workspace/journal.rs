@@ -21,6 +21,17 @@ const RESERVE_BYTES: u64 = 512 << 10;
 /// Room asked for at a time.
 const RESERVE_STEP_BYTES: u64 = 512 << 10;
 
+/// What room a record may use.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Room {
+    /// What is left beside the room that is kept.
+    Free,
+    /// Also the room that is kept for what frees space.
+    Kept,
+    /// Whatever there is, and none is asked for.
+    Any,
+}
+
 /// Appends operations to the newest segment of one branch.
 #[derive(Debug)]
 pub struct Journal {
@@ -43,27 +54,30 @@ impl Journal {
         let sync = Arc::new(JournalSync::new(dir));
         let file = create_segment(dir, segment)?;
         sync.add(segment, file.clone());
-        let mut journal =
-            Self { dir: dir.to_owned(), segment, file, offset: HEADER_BYTES as u64, reserved: 0, sync, scratch: Vec::new() };
-        let _ = journal.reserve(0); // On a full disk it fails again when something is to be written.
-        Ok(journal)
+        Ok(Self { dir: dir.to_owned(), segment, file, offset: HEADER_BYTES as u64, reserved: 0, sync, scratch: Vec::new() })
+    }
+
+    /// Takes the room that is kept for what frees space now, and not with the first record: the disk may be full by then.
+    pub fn reserve_early(&mut self) {
+        let _ = self.reserve(0); // On a full disk it fails again when something is to be written.
     }
 
     /// Appends a record of `operation`. It survives the death of this process when this returns.
     ///
     /// On failure the segment is as it was before. What frees space may use room that is kept from the rest.
     pub fn append(&mut self, operation: &Operation) -> io::Result<()> {
-        self.append_record(operation.frees_space(), |writer| operation.encode(writer))
+        let needs = if operation.frees_space() { Room::Kept } else { Room::Free };
+        self.append_record(needs, |writer| operation.encode(writer))
     }
 
     /// Appends a record of where the branch stands now. Only who has lost the database misses one that could not be written.
     pub fn append_standing(&mut self, standing: &Standing) {
-        if let Err(err) = self.append_record(false, |writer| standing.encode(writer)) {
+        if let Err(err) = self.append_record(Room::Any, |writer| standing.encode(writer)) {
             tracing::debug!(%err, "the journal does not say where the branch stands");
         }
     }
 
-    fn append_record(&mut self, frees_space: bool, encode: impl FnOnce(&mut Writer)) -> io::Result<()> {
+    fn append_record(&mut self, room: Room, encode: impl FnOnce(&mut Writer)) -> io::Result<()> {
         let mut writer = Writer::reuse(std::mem::take(&mut self.scratch));
         writer.raw(&[0; FRAME_BYTES]);
         encode(&mut writer);
@@ -72,9 +86,10 @@ impl Journal {
         let checksum = crc32fast::hash(&record[FRAME_BYTES..]);
         record[..4].copy_from_slice(&payload_len.to_le_bytes());
         record[4..FRAME_BYTES].copy_from_slice(&checksum.to_le_bytes());
-        let room = self.reserve(record.len() as u64);
-        let written = match room {
-            Err(err) if !frees_space => Err(err),
+        // A branch that is only looked at takes no room.
+        let reserved = if room == Room::Any { Ok(()) } else { self.reserve(record.len() as u64) };
+        let written = match reserved {
+            Err(err) if room == Room::Free => Err(err),
             _ => self.file.write_all_at(&record, self.offset),
         };
         if written.is_err() {

@@ -6,6 +6,7 @@
 //! likewise, compares two sealed states and swaps what differs (`swap`).
 
 mod apply;
+mod branches;
 mod changes;
 mod checkpoint;
 mod cut;
@@ -19,6 +20,7 @@ mod inspect;
 mod journal;
 mod listing;
 mod live;
+mod movement;
 mod operation;
 mod reading;
 mod replay;
@@ -29,6 +31,7 @@ mod staging;
 mod standing;
 mod swap;
 
+pub use branches::{Branches, Pin};
 pub use changes::{FILE_BYTES_MAX, RenameMode, XattrMode};
 pub use checkpoint::{Checkpoint, CheckpointRequest};
 pub use error::WorkspaceError;
@@ -37,11 +40,12 @@ pub use inode::{Attributes, Ino, ROOT};
 pub use inspect::{Inspected, found_branches, inspect};
 pub use listing::Listed;
 pub use operation::{AttributeChange, NewNode, RangeChange};
-pub use restore::{Restored, UndoPlan};
+pub use restore::{BranchUndo, Restored, UndoPlan};
 pub use swap::Stale;
 
-use crate::object::{Author, Name, ObjectId};
-use crate::repository::{GcRules, InUse, Repository};
+use crate::history::BranchRow;
+use crate::object::{Name, ObjectId};
+use crate::repository::Repository;
 use crate::tree::NodeSource;
 use changes::Live;
 use head::{Head, HeadGuard};
@@ -65,8 +69,6 @@ const STAGING_FILES_MAX: usize = 2000;
 pub struct Workspace {
     repository: Arc<Repository>,
     branch_id: i64,
-    /// Identities of new files are below this.
-    identities_end: u64,
     head: Mutex<Head>,
     /// What others may know of the head while a checkpoint or a restore goes on.
     published: Mutex<Head>,
@@ -78,15 +80,12 @@ pub struct Workspace {
 impl Workspace {
     /// Opens a branch and replays what its journal holds. What is found damaged is said in the log and by
     /// [`Repository::trouble`]; what can be served is served.
-    pub fn open(repository: Arc<Repository>, branch: &str) -> Result<Arc<Self>, WorkspaceError> {
-        let row = repository.branch(branch)?;
+    fn open_row(repository: Arc<Repository>, row: BranchRow) -> Result<Arc<Self>, WorkspaceError> {
         let journal_dir = repository.path().join("journal").join(row.id.to_string());
         let staging = StagingDir::open(&repository.path().join("staging").join(row.id.to_string()))?;
         let stands = standing::decide(&repository, &row, &journal_dir)?;
         let root = repository.root(&stands.live_root)?;
-        let identities = repository.take_identities()?;
-        let identities_end = identities.end;
-        let mut tree = LiveTree::new(repository.clone(), &root, identities);
+        let mut tree = LiveTree::new(repository.clone(), &root);
         let mut count = 0u64;
         let replayed = replay::replay(&journal_dir, stands.journal_seq, |operation| {
             count += 1;
@@ -99,25 +98,23 @@ impl Workspace {
         }
         let journal = Journal::start(&journal_dir, replayed.next)?;
         if count > 0 {
-            tracing::info!(branch, replayed = count, "replayed the journal");
+            tracing::info!(branch = row.name, replayed = count, "replayed the journal");
         }
-        let (commit, commit_root) = standing::head_of(&repository, branch, stands.head)?;
+        let (commit, commit_root) = standing::head_of(&repository, &row, stands.head)?;
         standing::correct(&repository, &row, commit, &stands)?;
         let head = Head { branch: row.name, commit, commit_root, live_root: stands.live_root };
-        let mut live = Live { tree, journal, staging, poisoned: false, held: false, dirty_bytes: 0 };
+        let mut live = Live { tree, journal, staging, poisoned: false, held: false, closed: false, dirty_bytes: 0 };
         let standing = Standing {
             branch_id: row.id,
             branch: head.branch.clone(),
             head: head.commit,
             live_root: head.live_root,
             journal_seq: stands.journal_seq,
-            identities_end,
         };
         live.journal.append_standing(&standing);
         let workspace = Self {
             repository,
             branch_id: row.id,
-            identities_end,
             published: Mutex::new(head.clone()),
             head: Mutex::new(head),
             live: Mutex::new(live),
@@ -129,8 +126,7 @@ impl Workspace {
     /// Writes into the journal where the branch stands since the last transaction; `journal_seq` is the first segment over that.
     fn note_standing(&self, live: &mut Live, head: Option<ObjectId>, live_root: ObjectId, journal_seq: u64) {
         let branch = self.branch();
-        let (branch_id, identities_end) = (self.branch_id, self.identities_end);
-        live.journal.append_standing(&Standing { branch_id, branch, head, live_root, journal_seq, identities_end });
+        live.journal.append_standing(&Standing { branch_id: self.branch_id, branch, head, live_root, journal_seq });
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {
@@ -164,6 +160,11 @@ impl Workspace {
         &self.repository
     }
 
+    /// Returns the number of the branch, which stays when its name changes.
+    pub fn branch_id(&self) -> i64 {
+        self.branch_id
+    }
+
     /// Returns the name of the branch.
     pub fn branch(&self) -> String {
         self.published().branch.clone()
@@ -180,6 +181,11 @@ impl Workspace {
         let Some(ino) = live.tree.child(parent, name)? else { return Ok(None) };
         live.tree.remember(ino);
         Ok(Some(live.tree.inode(ino)?.attributes(ino)))
+    }
+
+    /// Finds the file that a name leads to, without a reference.
+    pub fn child(&self, parent: Ino, name: &Name) -> Result<Option<Ino>, WorkspaceError> {
+        self.live().tree.child(parent, name)
     }
 
     /// Gives back `count` references.
@@ -353,13 +359,9 @@ impl Workspace {
         Ok(())
     }
 
-    /// Reclaims space in the store; what this live tree and its open files use stays.
-    pub fn collect(&self, rules: &GcRules, author: &Author) -> Result<serde_json::Value, WorkspaceError> {
-        Ok(self.repository.collect(rules, author, &|| self.in_use())?)
-    }
-
-    fn in_use(&self) -> InUse {
-        InUse { contents: self.live().tree.contents() }
+    /// Takes the room on disk that lets names be removed when the disk is full. A branch that is only looked at takes none.
+    pub fn expect_changes(&self) {
+        self.live().journal.reserve_early();
     }
 
     /// Returns how many inodes are in memory.

@@ -1,17 +1,11 @@
-//! Restore and undo: a checkpoint of what would be lost, one transaction, a swap of what differs.
+//! Restore and undo of one branch, and the restore of several at once.
 
-use super::changes::Live;
-use super::checkpoint::CheckpointRequest;
 use super::error::WorkspaceError;
+use super::movement::{Cause, Destination, Leg, Target, move_all};
 use super::swap::Stale;
-use super::{Head, Workspace};
-use crate::history::BranchState;
-use crate::object::{Author, CommitKind, Name, ObjectId, Timestamp};
-use crate::repository::Movement;
+use super::{Head, HeadGuard, Workspace};
+use crate::object::{Author, Name, ObjectId, Timestamp};
 use crate::tree::{self, NodeSource, PathChange};
-
-/// How often a restore seals again because writers were faster, before it holds them up.
-const CHASES_MAX: usize = 4;
 
 /// What a restore or an undo did, or would do.
 #[derive(Debug)]
@@ -35,24 +29,17 @@ pub struct UndoPlan {
     pub commit: Option<ObjectId>,
     /// The state that comes back.
     pub root: ObjectId,
+    /// When not this branch but another comes back or goes: its number, and which.
+    pub branch: Option<(i64, BranchUndo)>,
 }
 
-/// Where a branch is to go.
-struct Target {
-    commit: Option<ObjectId>,
-    root: ObjectId,
-}
-
-/// Changes wait as long as this lives.
-struct Hold<'a> {
-    workspace: &'a Workspace,
-}
-
-impl Drop for Hold<'_> {
-    fn drop(&mut self) {
-        self.workspace.live().held = false;
-        self.workspace.released.notify_all();
-    }
+/// What an undo does to another branch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BranchUndo {
+    /// It was deleted and comes back.
+    Revive,
+    /// Its deletion was undone, and is done again.
+    Delete,
 }
 
 impl Workspace {
@@ -77,26 +64,30 @@ impl Workspace {
             return Ok(Restored { changes, safety: None, newest: head.commit, stale: Vec::new() });
         }
         let detail = serde_json::json!({ "ref": commit.to_hex(), "path": path.map(display_path) });
-        self.move_to(&mut head, "restore", author, detail, |head| self.target_of(head, commit, &root, path))
+        let cause = Cause { operation: "restore", author, detail };
+        self.move_to(head, &cause, &|head| self.target_of(head, commit, &root, path))
     }
 
     /// Takes back the last restore or undo of this branch.
     pub fn undo(&self, author: &Author) -> Result<Restored, WorkspaceError> {
-        let mut head = self.head();
-        let plan = self.undo_of(&head.branch)?;
-        let detail = serde_json::json!({ "undoes": plan.operation });
-        self.move_to(&mut head, "undo", author, detail, |_| Ok(Target { commit: plan.commit, root: plan.root }))
+        let head = self.head();
+        let plan = self.plan_undo()?;
+        let cause = Cause { operation: "undo", author, detail: serde_json::json!({ "undoes": plan.operation }) };
+        self.move_to(head, &cause, &|_| Ok(Target { commit: plan.commit, root: plan.root }))
     }
 
     /// Says what [`Self::undo`] would take back.
     pub fn plan_undo(&self) -> Result<UndoPlan, WorkspaceError> {
-        self.undo_of(&self.branch())
-    }
-
-    fn undo_of(&self, branch: &str) -> Result<UndoPlan, WorkspaceError> {
         let nothing = || WorkspaceError::NotFound("a restore to undo".into());
-        let from = self.repository.last_movement(branch)?.ok_or_else(nothing)?;
-        Ok(UndoPlan { operation: from.operation, commit: from.head, root: from.root })
+        let from = self.repository.history().last_movement(self.branch_id)?.ok_or_else(nothing)?;
+        let branch = match from.operation.as_str() {
+            "branch.delete" => Some((from.detail["branch_id"].as_i64().unwrap_or_default(), BranchUndo::Revive)),
+            _ if from.detail["undoes"] == "branch.delete" => {
+                Some((from.detail["branch_id"].as_i64().unwrap_or_default(), BranchUndo::Delete))
+            }
+            _ => None,
+        };
+        Ok(UndoPlan { operation: from.operation, commit: from.head, root: from.root, branch })
     }
 
     /// Makes the tree show `root`, which belongs to the checkpoint `commit` or to none: an import.
@@ -106,11 +97,8 @@ impl Workspace {
         author: &Author,
         make: &dyn Fn(&ObjectId) -> Result<ObjectId, WorkspaceError>,
     ) -> Result<Restored, WorkspaceError> {
-        let mut head = self.head();
-        let detail = serde_json::json!({});
-        self.move_to(&mut head, operation, author, detail, |head| {
-            Ok(Target { commit: head.commit, root: make(&head.live_root)? })
-        })
+        let cause = Cause { operation, author, detail: serde_json::json!({}) };
+        self.move_to(self.head(), &cause, &|head| Ok(Target { commit: head.commit, root: make(&head.live_root)? }))
     }
 
     fn check_path(&self, root: &ObjectId, path: &[Name]) -> Result<(), WorkspaceError> {
@@ -147,93 +135,9 @@ impl Workspace {
     }
 
     /// Moves the branch: what is not checkpointed is checkpointed first, then one transaction, then the swap.
-    fn move_to(
-        &self,
-        head: &mut Head,
-        operation: &'static str,
-        author: &Author,
-        detail: serde_json::Value,
-        target: impl Fn(&Head) -> Result<Target, WorkspaceError>,
-    ) -> Result<Restored, WorkspaceError> {
-        let mut safety = None;
-        let mut hold = None;
-        let mut chases = 0;
-        loop {
-            if chases == CHASES_MAX {
-                hold = Some(self.hold_writers()); // What is dirty by now is little, and soon saved.
-            }
-            safety = self.save(head, operation, author)?.or(safety);
-            let before = head.clone();
-            let target = target(head)?;
-            let mut live = self.live();
-            if live.tree.is_dirty() {
-                // Somebody wrote since the cut: that too must be checkpointed, never swapped away.
-                if hold.is_some() {
-                    return Err(WorkspaceError::Busy("something changed while writers were held up; try again".into()));
-                }
-                chases += 1;
-                continue;
-            }
-            let changes = self.repository.changes_between(Some(&before.live_root), &target.root)?;
-            if target.root == before.live_root && target.commit == before.commit {
-                return Ok(Restored { changes, safety, newest: head.commit, stale: Vec::new() });
-            }
-            let stale = self.swap(&mut live, &before, &target, operation, author, &detail)?;
-            drop(live);
-            head.commit = target.commit;
-            head.live_root = target.root;
-            if let Some(id) = &target.commit {
-                head.commit_root = Some(self.repository.commit(id)?.root_tree);
-            } else {
-                head.commit_root = None;
-            }
-            return Ok(Restored { changes, safety, newest: head.commit, stale });
-        }
-    }
-
-    /// Lets changes wait until the value returned is dropped.
-    fn hold_writers(&self) -> Hold<'_> {
-        self.live().held = true;
-        Hold { workspace: self }
-    }
-
-    /// Checkpoints what no checkpoint holds yet.
-    fn save(&self, head: &mut Head, operation: &str, author: &Author) -> Result<Option<ObjectId>, WorkspaceError> {
-        let mut request = CheckpointRequest::new(&format!("before {operation}"), author.clone());
-        request.kind = CommitKind::Safety;
-        let checkpoint = self.checkpoint_at(head, &request)?;
-        Ok(checkpoint.created.then_some(checkpoint.id))
-    }
-
-    fn swap(
-        &self,
-        live: &mut Live,
-        before: &Head,
-        target: &Target,
-        operation: &'static str,
-        author: &Author,
-        detail: &serde_json::Value,
-    ) -> Result<Vec<Stale>, WorkspaceError> {
-        let repository = &*self.repository;
-        let (old, new) = (repository.root(&before.live_root)?, repository.root(&target.root)?);
-        let diff = tree::diff_states(repository, &old, &new)?;
-        let segment = live.journal.rotate().map_err(WorkspaceError::io("journal"))?;
-        let movement = Movement {
-            branch_id: self.branch_id,
-            branch: &before.branch,
-            operation,
-            before: (before.commit, before.live_root),
-            after: BranchState { head: target.commit, live_root: target.root, journal_seq: segment },
-            author,
-            detail,
-        };
-        repository.record_movement(&movement)?;
-        self.note_standing(live, target.commit, target.root, segment);
-        let stale = live.tree.swap(&new, &diff);
-        if let Err(err) = live.journal.sync().forget_before(segment) {
-            tracing::warn!(?err, "old journal segments stay for now");
-        }
-        Ok(stale)
+    fn move_to(&self, head: HeadGuard<'_>, cause: &Cause<'_>, destination: &Destination<'_>) -> Result<Restored, WorkspaceError> {
+        let moved = move_all(&mut [Leg::new(self, head, destination)], cause)?;
+        moved.into_iter().next().ok_or_else(|| WorkspaceError::Invalid("nothing moved".into()))
     }
 }
 

@@ -69,7 +69,7 @@ fn a_day_of_work() {
     assert!(dry.contains("src/a") && mount.read("src/a").contains('2'), "{dry}");
     assert!(mount.cli_ok(&["stats"]).contains("checkpoints"));
     assert!(json(&mount.cli_ok(&["stats", "--json"])).is_object());
-    assert!(mount.cli_ok(&["branch"]).starts_with("main"));
+    assert!(mount.cli_ok(&["branch"]).starts_with("* main"));
     json(&mount.cli_ok(&["gc", "--dry-run", "--grace", "0", "--json"]));
 }
 

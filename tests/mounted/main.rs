@@ -1,5 +1,6 @@
 //! Tests of the built program through real mounts. Each makes its own store and mount and takes both away again.
 
+mod branches;
 mod checkpoint;
 mod cli;
 mod control;

@@ -35,7 +35,9 @@ fn stores_that_cannot_be_used() {
     mount.write("file", "1");
     let (store, other) = (mount.store(), mount.outside("other"));
     fs::create_dir(&other).unwrap();
-    assert_says(&refused(&store, &other), &["in use", store.to_str().unwrap()]);
+    let foreground = program().args(["mount", "-f"]).arg(&store).arg(&other).output().unwrap();
+    assert_eq!(foreground.status.code(), Some(1), "{foreground:?}");
+    assert_says(&String::from_utf8_lossy(&foreground.stderr), &["mounted already", "-f"]);
     mount.terminate();
 
     fs::set_permissions(&store, fs::Permissions::from_mode(0o770)).unwrap();

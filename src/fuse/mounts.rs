@@ -1,0 +1,145 @@
+//! All mounts of one store in this process: made, served each by a thread of its own, and ended.
+
+use super::filesystem::MementoFilesystem;
+use super::mount::{MountError, session_config};
+use super::notify::{Afterwards, Invalidator};
+use super::options::MountOptions;
+use super::pool::Pool;
+use super::view::{Audience, View};
+use super::views::ViewTable;
+use crate::control::{ControlDirectory, MountWish};
+use crate::sys;
+use crate::workspace::{Branches, Pin, Stale, Workspace};
+use fuser::{Session, SessionUnmounter};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+
+/// Threads for commands, syncs and large reads.
+const POOL_THREADS: usize = 6;
+
+/// The mounts of one store.
+pub struct Mounts {
+    branches: Arc<Branches>,
+    /// The store, as the kernel shows it.
+    source: PathBuf,
+    pool: Pool,
+    audiences: Mutex<HashMap<i64, Weak<Audience>>>,
+    running: Mutex<HashMap<PathBuf, SessionUnmounter>>,
+    ended: Condvar,
+}
+
+impl Mounts {
+    /// Starts the threads that all mounts of the store at `source` share. Nothing is mounted yet.
+    pub fn new(branches: Arc<Branches>, source: &Path) -> std::io::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            branches,
+            source: source.to_owned(),
+            pool: Pool::start(POOL_THREADS)?,
+            audiences: Mutex::default(),
+            running: Mutex::default(),
+            ended: Condvar::new(),
+        }))
+    }
+
+    /// Returns the threads for what would keep other requests waiting.
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    fn running(&self) -> MutexGuard<'_, HashMap<PathBuf, SessionUnmounter>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn audience(&self, branch_id: i64) -> Arc<Audience> {
+        let mut audiences = self.audiences.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(audience) = audiences.get(&branch_id).and_then(Weak::upgrade) {
+            return audience;
+        }
+        audiences.retain(|_, audience| audience.strong_count() > 0);
+        let audience = Arc::default();
+        audiences.insert(branch_id, Arc::downgrade(&audience));
+        audience
+    }
+
+    /// Makes a view of a branch.
+    pub(super) fn view(&self, workspace: Arc<Workspace>, number: u16, invalidator: &Invalidator) -> Arc<View> {
+        let (uid, gid) = (sys::effective_uid(), sys::effective_gid());
+        let control = ControlDirectory::new(self.branches.clone(), workspace.clone(), uid, gid);
+        let audience = self.audience(workspace.branch_id());
+        View::new(workspace, control, number, audience, invalidator.clone())
+    }
+
+    /// Does `deed` when every kernel side has forgotten what is stale of each branch.
+    pub(super) fn after_all(&self, stale: &[(i64, Vec<Stale>)], deed: impl FnOnce() + Send + 'static) {
+        let afterwards = Afterwards::new(deed);
+        for (branch_id, stale) in stale {
+            self.audience(*branch_id).tell(None, stale, &afterwards);
+        }
+    }
+
+    /// Mounts a branch at `path` and serves it until it is unmounted. Returns when the mount is there.
+    pub fn mount(self: &Arc<Self>, branch: &str, path: &Path, options: &MountOptions) -> Result<(), MountError> {
+        let failed = |source: std::io::Error| MountError::new(path, source);
+        let workspace = self.branches.open(branch).map_err(|err| failed(std::io::Error::other(err.to_string())))?;
+        workspace.expect_changes();
+        let view_names = path.join(&options.control_name).join("branches");
+        let pin = self.branches.pin(workspace.branch_id(), view_names);
+        let invalidator = Invalidator::start().map_err(failed)?;
+        let filesystem = MementoFilesystem {
+            views: Arc::new(ViewTable::new(self.clone(), workspace, invalidator.clone())),
+            control_name: options.control_name.as_bytes().into(),
+        };
+        let mut session = Session::new(filesystem, path, &session_config(&self.source, options)).map_err(failed)?;
+        invalidator.connect(session.notifier());
+        self.running().insert(path.to_owned(), session.unmount_callable());
+        let (mounts, own_path) = (self.clone(), path.to_owned());
+        let serving = std::thread::Builder::new().name("serve".into());
+        let spawned = serving.spawn(move || mounts.serve(session, &own_path, pin));
+        spawned.map(drop).map_err(|source| {
+            self.running().remove(path);
+            failed(source)
+        })
+    }
+
+    fn serve(&self, session: Session<MementoFilesystem>, path: &Path, pin: Pin) {
+        if let Err(err) = session.run() {
+            tracing::warn!(path = %path.display(), %err, "the mount ended");
+        }
+        drop(pin);
+        self.running().remove(path);
+        self.ended.notify_all();
+    }
+
+    /// Makes a mount that somebody asked for through the control directory.
+    pub(super) fn grant(self: &Arc<Self>, wish: &MountWish) -> Result<(), String> {
+        let path = Path::new(&wish.path);
+        if !path.is_absolute() {
+            return Err(format!("{} is not an absolute path", wish.path));
+        }
+        // Looked up by name alone: asking a mount of our own would be asking ourselves.
+        if let Some(own) = sys::mount_points_of(&self.source).iter().find(|own| path.starts_with(own)) {
+            return Err(format!("{} lies in the mount {} of the same store", wish.path, own.display()));
+        }
+        let options = MountOptions::parse(&wish.options)?;
+        self.mount(&wish.branch, path, &options).map_err(|err| err.to_string())
+    }
+
+    /// Returns when no mount is left.
+    pub fn wait(&self) {
+        let mut running = self.running();
+        while !running.is_empty() {
+            running = self.ended.wait(running).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Unmounts everything; what is in use is detached.
+    pub fn unmount_all(&self) {
+        for (path, unmounter) in self.running().iter_mut() {
+            if let Err(err) = unmounter.unmount() {
+                tracing::warn!(path = %path.display(), %err, "unmount by signal; detaching");
+            }
+            sys::detach(path);
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! A branch as one mount shows it, and all views of one branch: what changes through one is forgotten by the others.
+
+use super::notify::{Afterwards, Batch, Invalidator};
+use super::number::files_of;
+use crate::control::ControlDirectory;
+use crate::object::Name;
+use crate::workspace::{Attributes, Ino, NewNode, ROOT, Stale, Workspace, WorkspaceError};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+
+/// A branch as one mount shows it: at its top, or below `branches/`.
+pub struct View {
+    /// The branch.
+    pub workspace: Arc<Workspace>,
+    /// Its control directory here.
+    pub control: Arc<ControlDirectory>,
+    number: u16,
+    audience: Arc<Audience>,
+    invalidator: Invalidator,
+    /// The files that the kernel refers to through this view, and how often.
+    known: Mutex<HashMap<Ino, u64>>,
+    /// Answers about files that are being made: the kernel may come to know something that nobody has noted yet.
+    answering: AtomicUsize,
+}
+
+/// A view through which somebody is about to tell the kernel about a file, as long as this lives.
+pub struct Answering(Arc<View>);
+
+impl Answering {
+    /// Says that an answer about files is being made. To be held until it is sent.
+    pub fn of(view: Arc<View>) -> Self {
+        view.answering.fetch_add(1, Ordering::SeqCst);
+        Self(view)
+    }
+
+    /// Returns the view.
+    pub fn view(&self) -> Arc<View> {
+        self.0.clone()
+    }
+}
+
+impl std::ops::Deref for Answering {
+    type Target = View;
+    fn deref(&self) -> &View {
+        &self.0
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.answering.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl View {
+    /// Makes the view `number` of a mount.
+    pub fn new(
+        workspace: Arc<Workspace>,
+        control: Arc<ControlDirectory>,
+        number: u16,
+        audience: Arc<Audience>,
+        invalidator: Invalidator,
+    ) -> Arc<Self> {
+        let (known, answering) = (Mutex::default(), AtomicUsize::new(0));
+        let view = Arc::new(Self { workspace, control, number, audience, invalidator, known, answering });
+        view.audience.join(&view);
+        view
+    }
+
+    /// Returns the view's number within its mount.
+    pub fn number(&self) -> u16 {
+        self.number
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<Ino, u64>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remembered(&self, attributes: Attributes) -> Attributes {
+        self.remember(attributes.ino);
+        attributes
+    }
+
+    /// Notes a reference that the kernel has to a file.
+    pub fn remember(&self, ino: Ino) {
+        *self.known().entry(ino).or_default() += 1;
+    }
+
+    /// Finds a name and adds a reference to the file.
+    pub fn lookup(&self, parent: Ino, name: &Name) -> Result<Option<Attributes>, WorkspaceError> {
+        Ok(self.workspace.lookup(parent, name)?.map(|found| self.remembered(found)))
+    }
+
+    /// Creates a file and adds a reference to it.
+    pub fn create(&self, parent: Ino, name: &Name, node: NewNode) -> Result<Attributes, WorkspaceError> {
+        self.workspace.create(parent, name, node).map(|made| self.remembered(made))
+    }
+
+    /// Gives a file a further name and adds a reference to it.
+    pub fn link(&self, ino: Ino, parent: Ino, name: &Name) -> Result<Attributes, WorkspaceError> {
+        self.workspace.link(ino, parent, name).map(|linked| self.remembered(linked))
+    }
+
+    /// Gives back references.
+    pub fn forget(&self, ino: Ino, count: u64) {
+        if let Entry::Occupied(mut references) = self.known().entry(ino) {
+            match references.get().checked_sub(count) {
+                Some(left @ 1..) => *references.get_mut() = left,
+                _ => drop(references.remove()),
+            }
+        }
+        self.workspace.forget(ino, count);
+    }
+
+    /// Says whether the kernel refers to nothing of the view any more.
+    pub fn is_forgotten(&self) -> bool {
+        self.known().is_empty() && self.answering.load(Ordering::SeqCst) == 0 && self.control.is_forgotten()
+    }
+
+    fn concerns(&self, stale: &Stale) -> bool {
+        let known = self.known();
+        let knows = |ino: &Ino| *ino == ROOT || known.contains_key(ino);
+        match stale {
+            Stale::Name { parent, .. } => knows(parent),
+            Stale::Attributes { ino } => knows(ino),
+        }
+    }
+
+    /// Has the kernel forget `stale`.
+    fn tell(&self, stale: &[Stale], afterwards: &Afterwards) {
+        let again = self.answering.load(Ordering::SeqCst) > 0;
+        let stale: Vec<Stale> = stale.iter().filter(|stale| again || self.concerns(stale)).cloned().collect();
+        if !stale.is_empty() {
+            let afterwards = Some(afterwards.clone());
+            self.invalidator.send(Batch { namespace: files_of(self.number), stale, again, afterwards });
+        }
+    }
+
+    /// Answers a change that was made through this view, when every other view of the branch has forgotten what it made
+    /// stale. Without another view it answers at once.
+    pub fn after_others(&self, stale: impl FnOnce() -> Vec<Stale>, answer: impl FnOnce() + Send + 'static) {
+        if self.is_shared() {
+            let afterwards = Afterwards::new(answer);
+            self.audience.tell(Some(self), &stale(), &afterwards);
+        } else {
+            answer();
+        }
+    }
+
+    /// Says whether the branch has other views.
+    pub fn is_shared(&self) -> bool {
+        self.audience.is_shared.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        // An unmounted kernel gives nothing back.
+        for (ino, count) in self.known.get_mut().unwrap_or_else(PoisonError::into_inner).drain() {
+            self.workspace.forget(ino, count);
+        }
+        self.audience.leave(self);
+    }
+}
+
+/// All views of one branch.
+#[derive(Default)]
+pub struct Audience {
+    views: RwLock<Vec<Weak<View>>>,
+    is_shared: AtomicBool,
+}
+
+impl Audience {
+    fn join(&self, view: &Arc<View>) {
+        let mut views = self.views.write().unwrap_or_else(PoisonError::into_inner);
+        views.push(Arc::downgrade(view));
+        self.is_shared.store(views.len() > 1, Ordering::SeqCst);
+    }
+
+    fn leave(&self, view: &View) {
+        let mut views = self.views.write().unwrap_or_else(PoisonError::into_inner);
+        views.retain(|other| !std::ptr::eq(other.as_ptr(), view) && other.strong_count() > 0);
+        self.is_shared.store(views.len() > 1, Ordering::SeqCst);
+    }
+
+    /// Has every kernel side, but that of `except`, forget `stale`; `afterwards` is kept until it is done.
+    pub fn tell(&self, except: Option<&View>, stale: &[Stale], afterwards: &Afterwards) {
+        let views: Vec<Arc<View>> = {
+            let views = self.views.read().unwrap_or_else(PoisonError::into_inner);
+            views.iter().filter_map(Weak::upgrade).collect()
+        };
+        for view in views {
+            if !except.is_some_and(|except| std::ptr::eq(except, &*view)) {
+                view.tell(stale, afterwards);
+            }
+        }
+    }
+}
