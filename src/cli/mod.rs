@@ -29,7 +29,7 @@ use clap::Parser;
 const DONE: i32 = 0;
 /// Exit code when something failed.
 const FAILED: i32 = 1;
-/// Exit code when the arguments are wrong, as clap has it; and of `fsck` when the store cannot be checked as things are.
+/// Exit code when the arguments are wrong, as clap has it; of `fsck` also when the store cannot be checked as things are.
 const USAGE: i32 = 2;
 
 /// Runs the program and returns its exit code.

@@ -182,9 +182,9 @@ pub(super) fn insert_commit_row(
     transaction: &Transaction<'_>,
     id: &ObjectId,
     commit: &Commit,
+    branch_id: Option<i64>,
     changes: usize,
     bytes_changed: u64,
-    branch_id: Option<i64>,
 ) -> Result<(), HistoryError> {
     transaction
         .prepare_cached(
@@ -226,7 +226,7 @@ impl History {
             }
             insert_objects(transaction, new.objects, commit.time)?;
             count_reuse(transaction, new.reused)?;
-            insert_commit_row(transaction, &new.id, commit, new.mementos.len(), new.bytes_changed, Some(new.branch_id))?;
+            insert_commit_row(transaction, &new.id, commit, Some(new.branch_id), new.mementos.len(), new.bytes_changed)?;
             if let Some(name) = new.name {
                 give_name(transaction, &new.id, name)?;
             }

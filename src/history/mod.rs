@@ -28,7 +28,7 @@ pub use mirror::MirrorContent;
 pub use objects::{NewObject, Usage};
 pub use operations::{Move, MovedFrom};
 pub use outbox::Event;
-pub use rebuild::Recorded;
+pub use rebuild::{Recorded, Standings};
 pub use retention::{KeepRules, removable};
 
 use checkpointer::Checkpointer;

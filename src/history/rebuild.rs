@@ -1,13 +1,17 @@
 //! Puts rows back that were lost: from commit records, from the events beside the database, and from journals.
 
+use super::branches::move_branch;
 use super::commits::{insert_commit_row, insert_mementos};
 use super::objects::{NewObject, columns_of, insert_objects};
 use super::outbox::{Event, insert_event};
 use super::{BranchState, History, HistoryError, Memento};
 use crate::object::{Commit, ExternalLink, ObjectId, Timestamp};
-use rusqlite::{Transaction, params};
+use rusqlite::{OptionalExtension, Transaction, params};
 use serde_json::{Value, json};
 use std::collections::HashMap;
+
+/// Where branches stand, by their numbers: the newest checkpoint, and the sealed state.
+pub type Standings = HashMap<i64, (Option<ObjectId>, ObjectId)>;
 
 /// A checkpoint found again.
 pub struct Recorded {
@@ -52,7 +56,7 @@ impl History {
         self.write(|transaction| {
             for recorded in found {
                 let commit = &recorded.commit;
-                insert_commit_row(transaction, &recorded.id, commit, recorded.mementos.len(), recorded.bytes_changed, None)?;
+                insert_commit_row(transaction, &recorded.id, commit, None, recorded.mementos.len(), recorded.bytes_changed)?;
                 insert_mementos(transaction, &recorded.id, &recorded.mementos)?;
                 if recorded.whole {
                     tie(transaction, &recorded.id.to_hex(), &commit.links, commit.time)?;
@@ -87,9 +91,9 @@ impl History {
         })
     }
 
-    /// Puts events back that are not recorded, with the names, links, deletions and movements that they tell of.
-    /// Returns where each branch stood after the last of them.
-    pub fn restore_events(&self, events: &[Event]) -> Result<HashMap<String, (Option<ObjectId>, ObjectId)>, HistoryError> {
+    /// Puts events back that are not recorded, with the names, links, deletions, branches and movements that they tell of.
+    /// Returns where each branch stood after the last of them, by its number.
+    pub fn restore_events(&self, events: &[Event]) -> Result<Standings, HistoryError> {
         self.write(|transaction| {
             let mut insert = transaction
                 .prepare("INSERT OR IGNORE INTO outbox (seq, type, payload, idempotency_key, time) VALUES (?, ?, ?, ?, ?)")?;
@@ -116,35 +120,36 @@ impl History {
         events
     }
 
-    /// Says which branch each checkpoint and operation belongs to that came back without one: the one that has the name.
-    pub fn claim_by_name(&self) -> Result<(), HistoryError> {
+    /// Puts a branch where it stood. One that is not recorded is, under `name` if that is free.
+    pub fn place_branch(&self, id: i64, name: &str, state: &BranchState) -> Result<(), HistoryError> {
         self.write(|transaction| {
-            for table in ["file_commits", "operations"] {
-                transaction.execute_batch(&format!(
-                    "UPDATE {table} SET branch_id = (SELECT id FROM branches WHERE name = {table}.branch AND deleted_at IS NULL)
-                     WHERE branch_id IS NULL"
-                ))?;
-            }
-            Ok(())
+            make_branch(transaction, id, name, None, Timestamp::now())?;
+            move_branch(transaction, id, state)
         })
     }
 
-    /// Puts a branch where it stood, making it if it is not recorded.
-    pub fn restore_branch(&self, id: Option<i64>, name: &str, state: &BranchState) -> Result<(), HistoryError> {
+    /// Makes sure that a branch is recorded, wherever it stands. Returns its number.
+    pub fn make_branch(&self, id: Option<i64>, name: &str) -> Result<i64, HistoryError> {
         self.write(|transaction| {
-            let head = state.head.map(|id| id.to_hex());
-            let (root, segment) = (state.live_root.to_hex(), state.journal_seq as i64);
-            let moved = transaction.execute(
-                "UPDATE branches SET head = ?1, live_root = ?2, journal_seq = ?3
-                 WHERE CASE WHEN ?4 IS NULL THEN name = ?5 ELSE id = ?4 END AND deleted_at IS NULL",
-                params![head, root, segment, id, name],
+            let known = branch_named(transaction, name)?;
+            let next = || transaction.query_row("SELECT coalesce(max(id), 0) + 1 FROM branches", [], |row| row.get::<_, i64>(0));
+            let id = match id.or(known) {
+                Some(id) => id,
+                None => next()?,
+            };
+            make_branch(transaction, id, name, None, Timestamp::now())?;
+            Ok(id)
+        })
+    }
+
+    /// Says on which branch each checkpoint was taken that says so by name alone.
+    pub fn number_branches(&self) -> Result<(), HistoryError> {
+        self.write(|transaction| {
+            transaction.execute(
+                "UPDATE file_commits SET branch_id = (SELECT id FROM branches b WHERE b.name = file_commits.branch
+                   ORDER BY deleted_at IS NOT NULL, id LIMIT 1) WHERE branch_id IS NULL",
+                [],
             )?;
-            if moved == 0 {
-                transaction.execute(
-                    "INSERT INTO branches (id, name, head, live_root, journal_seq, time) VALUES (?, ?, ?, ?, ?, ?)",
-                    params![id, name, head, root, segment, Timestamp::now().nanos_since_epoch()],
-                )?;
-            }
             Ok(())
         })
     }
@@ -159,19 +164,6 @@ impl History {
             )?;
             Ok(())
         })
-    }
-
-    /// Says what a checkpoint did, anew.
-    pub fn replace_mementos(&self, id: &ObjectId, mementos: &[Memento]) -> Result<(), HistoryError> {
-        self.write(|transaction| {
-            transaction.execute("DELETE FROM file_mementos WHERE commit_id = ?", [id.to_hex()])?;
-            insert_mementos(transaction, id, mementos)
-        })
-    }
-
-    /// Moves everything into the database file itself and closes it, so that the file alone is the database.
-    pub fn close_alone(self) -> Result<(), HistoryError> {
-        self.shrink()
     }
 }
 
@@ -194,39 +186,68 @@ fn mark_deleted(transaction: &Transaction<'_>, commit: &str, time: Timestamp) ->
     Ok(())
 }
 
+fn branch_named(transaction: &Transaction<'_>, name: &str) -> rusqlite::Result<Option<i64>> {
+    let sql = "SELECT id FROM branches WHERE name = ? AND deleted_at IS NULL";
+    transaction.query_row(sql, [name], |row| row.get(0)).optional()
+}
+
+/// Records a branch that is not recorded. Where it stands is not known yet: on a state that does not exist.
+fn make_branch(transaction: &Transaction<'_>, id: i64, name: &str, from: Option<&str>, time: Timestamp) -> rusqlite::Result<()> {
+    let free = branch_named(transaction, name)?.is_none();
+    let name = if free { name.to_owned() } else { format!("{name}-{id}") };
+    transaction.execute(
+        "INSERT OR IGNORE INTO branches (id, name, head, live_root, journal_seq, forked_from, time) VALUES (?, ?, NULL, ?, 1, ?, ?)",
+        params![id, name, ObjectId::of(b"nowhere").to_hex(), from, time.nanos_since_epoch()],
+    )?;
+    Ok(())
+}
+
 /// Does again what an event tells of.
-fn apply(
-    transaction: &Transaction<'_>,
-    event: &Event,
-    stands: &mut HashMap<String, (Option<ObjectId>, ObjectId)>,
-) -> Result<(), HistoryError> {
+fn apply(transaction: &Transaction<'_>, event: &Event, stands: &mut Standings) -> Result<(), HistoryError> {
     let Ok(payload) = serde_json::from_str::<Value>(&event.payload) else { return Ok(()) };
     let commit = payload["commit"].as_str().unwrap_or_default();
+    let named = payload["branch"].as_str().map(|name| branch_named(transaction, name)).transpose()?.flatten();
     match event.event_type.as_str() {
         "checkpoint.created" | "checkpoint.attached" => {
             if let Some(name) = payload["name"].as_str() {
                 name_commit(transaction, commit, Some(name))?;
             }
-            let live = transaction.query_row(
-                "SELECT count(*) FROM file_commits WHERE id = ? AND deleted_at IS NULL",
-                [commit],
-                |row| row.get::<_, i64>(0),
-            )?;
-            if live > 0 {
+            let sql = "SELECT count(*) FROM file_commits WHERE id = ? AND deleted_at IS NULL";
+            if transaction.query_row(sql, [commit], |row| row.get::<_, i64>(0))? > 0 {
                 tie(transaction, commit, &links_of(&payload["links"]), event.time)?;
             }
-            if let (Some(branch), Some(root)) = (payload["branch"].as_str(), id_of(&payload["root"])) {
-                stands.insert(branch.to_owned(), (id_of(&payload["commit"]), root));
+            if let (Some(branch), Some(root)) = (named, id_of(&payload["root"])) {
+                transaction.execute("UPDATE file_commits SET branch_id = ? WHERE id = ?", params![branch, commit])?;
+                stands.insert(branch, (id_of(&payload["commit"]), root));
             }
         }
         "checkpoint.renamed" => name_commit(transaction, commit, payload["name"].as_str())?,
         "checkpoint.deleted" => mark_deleted(transaction, commit, event.time)?,
         "restore.done" | "undo.done" | "import.done" | "merge.done" => {
             let kind = event.event_type.trim_end_matches(".done");
-            record_movement(transaction, kind, &payload, event.time)?;
-            if let (Some(branch), Some(root)) = (payload["branch"].as_str(), id_of(&payload["after"]["root"])) {
-                stands.insert(branch.to_owned(), (id_of(&payload["after"]["commit"]), root));
+            record_movement(transaction, kind, named, &payload, event.time)?;
+            if let (Some(branch), Some(root)) = (named, id_of(&payload["after"]["root"])) {
+                stands.insert(branch, (id_of(&payload["after"]["commit"]), root));
             }
+        }
+        "branch.created" => {
+            let id = event.idempotency_key.strip_prefix("branch:").and_then(|id| id.parse::<i64>().ok());
+            if let (Some(id), Some(name)) = (id, payload["branch"].as_str()) {
+                make_branch(transaction, id, name, payload["commit"].as_str(), event.time)?;
+                let sql = "SELECT root_tree FROM file_commits WHERE id = ?";
+                let root: Option<String> = transaction.query_row(sql, [commit], |row| row.get(0)).optional()?;
+                if let Some(root) = root.and_then(|root| root.parse().ok()) {
+                    stands.insert(id, (id_of(&payload["commit"]), root));
+                }
+            }
+        }
+        "branch.renamed" => {
+            let (from, to) = (payload["from"].as_str(), payload["to"].as_str());
+            transaction.execute("UPDATE branches SET name = ? WHERE name = ? AND deleted_at IS NULL", params![to, from])?;
+        }
+        "branch.deleted" | "branch.revived" => {
+            let at = (event.event_type == "branch.deleted").then(|| event.time.nanos_since_epoch());
+            transaction.execute("UPDATE branches SET deleted_at = ? WHERE id = ?", params![at, payload["branch_id"].as_i64()])?;
         }
         _ => {}
     }
@@ -240,11 +261,17 @@ fn name_commit(transaction: &Transaction<'_>, commit: &str, name: Option<&str>) 
     Ok(())
 }
 
-fn record_movement(transaction: &Transaction<'_>, kind: &str, payload: &Value, time: Timestamp) -> rusqlite::Result<()> {
+fn record_movement(
+    transaction: &Transaction<'_>,
+    kind: &str,
+    branch_id: Option<i64>,
+    payload: &Value,
+    time: Timestamp,
+) -> rusqlite::Result<()> {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     transaction.execute(
         "INSERT INTO operations (type, branch, time, author_uid, author_pid, author_command, before_head, before_root,
-         after_head, after_root, detail) VALUES (?, ?, ?, 0, 0, '', ?, ?, ?, ?, ?)",
+         after_head, after_root, detail, branch_id) VALUES (?, ?, ?, 0, 0, '', ?, ?, ?, ?, ?, ?)",
         params![
             kind,
             text(&payload["branch"]),
@@ -253,7 +280,8 @@ fn record_movement(transaction: &Transaction<'_>, kind: &str, payload: &Value, t
             text(&payload["before"]["root"]),
             text(&payload["after"]["commit"]),
             text(&payload["after"]["root"]),
-            payload["detail"].to_string()
+            payload["detail"].to_string(),
+            branch_id
         ],
     )?;
     Ok(())

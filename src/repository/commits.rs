@@ -35,6 +35,16 @@ impl Repository {
     /// Makes the branch `main` with an empty top directory owned by this process's user.
     pub(super) fn init_main(&self) -> Result<(), RepositoryError> {
         let now = Timestamp::now();
+        let state = BranchState { head: None, live_root: self.put_empty_root()?, journal_seq: FIRST_SEGMENT };
+        let objects = self.sync_pending()?;
+        self.history.create_branch(MAIN_BRANCH, &state, &objects, now)?;
+        self.forget_pending(&objects);
+        Ok(())
+    }
+
+    /// Stores the state of an empty top directory owned by this process's user.
+    pub(super) fn put_empty_root(&self) -> Result<ObjectId, RepositoryError> {
+        let now = Timestamp::now();
         let directory = Entry {
             identity: 1,
             mode: 0o755,
@@ -47,12 +57,7 @@ impl Repository {
             xattrs: None,
             node: Node::Directory { tree: None, has_links: false },
         };
-        let live_root = self.put_root(&Root { directory, links: None })?;
-        let state = BranchState { head: None, live_root, journal_seq: FIRST_SEGMENT };
-        let objects = self.sync_pending()?;
-        self.history.create_branch(MAIN_BRANCH, &state, &objects, now)?;
-        self.forget_pending(&objects);
-        Ok(())
+        Ok(self.put_root(&Root { directory, links: None })?)
     }
 
     /// Finds a branch.

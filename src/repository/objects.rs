@@ -91,7 +91,8 @@ impl Repository {
     /// Reads an object and verifies it.
     pub fn read_object(&self, id: &ObjectId) -> Result<Vec<u8>, RepositoryError> {
         for attempt in 0.. {
-            let (_, location) = self.locate(id)?.ok_or_else(|| self.troubled(StoreError::Missing { id: *id }))?;
+            let found = self.locate(id).inspect_err(|err| self.note_trouble(&format!("object {id} cannot be found: {err}")))?;
+            let (_, location) = found.ok_or_else(|| self.troubled(StoreError::Missing { id: *id }))?;
             match self.packs.read(id, &location) {
                 Ok(bytes) => return Ok(bytes),
                 // gc may have moved it between the look and the reading.

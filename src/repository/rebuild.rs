@@ -3,8 +3,8 @@
 //! Nothing is invented: an object counts once its bytes were read and have its id, a checkpoint once its record was found.
 
 use super::commits::memento_of;
-use super::{DATABASE, MAIN_BRANCH, Repository, RepositoryError};
-use crate::history::{BranchState, Event, History, NewObject, Recorded};
+use super::{DATABASE, FIRST_SEGMENT, MAIN_BRANCH, Repository, RepositoryError};
+use crate::history::{BranchState, Event, History, NewObject, Recorded, Standings};
 use crate::object::{Commit, Container, Entry, ObjectId, ObjectKind, Timestamp, TreeNode};
 use crate::store::{StoreDir, StoreLock};
 use crate::tree::NodeSource;
@@ -15,6 +15,8 @@ use std::sync::Arc;
 
 /// Objects named by one transaction.
 const NAMED_AT_ONCE: usize = 10_000;
+/// Number of the branch that a store begins with.
+const FIRST_BRANCH: i64 = 1;
 /// Name of the database while it is being rebuilt.
 const FRESH: &str = "store.db.new";
 
@@ -27,8 +29,8 @@ pub struct FoundBranch {
     pub name: String,
     /// Where it stands.
     pub state: BranchState,
-    /// Its identities are below this.
-    pub identities_end: u64,
+    /// The largest identity that its journal gives to a file.
+    pub identity_max: u64,
 }
 
 /// What the packs hold.
@@ -38,8 +40,6 @@ struct FoundObjects {
     commits: Vec<ObjectId>,
     identity: u64,
 }
-
-type Standings = HashMap<String, (Option<ObjectId>, ObjectId)>;
 
 impl Repository {
     /// Names objects that lie in the packs, whole, and that the index does not know. Returns how many.
@@ -140,10 +140,10 @@ impl Repository {
         self.restore_commits(found, |_| true)?;
         for (branch, (head, live_root)) in self.history.restore_events(&missing)? {
             // The journal knows from which segment on; see where the branch is opened.
-            let journal_seq = self.branch(&branch).map_or(1, |row| row.journal_seq);
-            self.history.restore_branch(None, &branch, &BranchState { head, live_root, journal_seq })?;
+            let row = self.history.branch_by_id(branch)?;
+            self.history.place_branch(branch, &row.name, &BranchState { head, live_root, journal_seq: row.journal_seq })?;
         }
-        Ok(())
+        Ok(self.history.number_branches()?)
     }
 
     fn mirrored_events(&self) -> Result<Vec<Event>, RepositoryError> {
@@ -292,76 +292,67 @@ impl Repository {
         let found = self.found_commits(objects.commits.iter().copied().collect::<HashSet<_>>().into_iter())?;
         let real = real_commits(&found, &events);
         let recorded = self.restore_commits(found, |id| real.contains(id))?;
-        let stands = self.history.restore_events(&events)?;
+        self.history.make_branch(Some(FIRST_BRANCH), MAIN_BRANCH)?; // No event tells of it.
+        let mut stands = self.history.restore_events(&events)?;
         self.history.tell_of_commits(&recorded)?;
         said.push(format!("{} checkpoints were recorded again, with {} events", recorded.len(), events.len()));
-        let identities = branches.iter().map(|branch| branch.identities_end).max().unwrap_or(0);
-        self.history.raise_identities(identities.max(objects.identity + 1))?;
-        let deleted = deleted_branches(&events);
-        let living: Vec<&FoundBranch> = branches.iter().filter(|branch| !deleted.contains(&branch.id)).collect();
-        self.place_branches(&living, &stands, &recorded, said)?;
-        Ok(self.history.claim_by_name()?)
+        let identity = branches.iter().map(|branch| branch.identity_max).fold(objects.identity, u64::max);
+        self.history.raise_identities(identity + 1)?;
+        if events.is_empty() {
+            for branch in branches {
+                self.history.make_branch(Some(branch.id), &branch.name)?;
+            }
+            self.stand_on_newest(&recorded, &mut stands)?;
+        }
+        self.place_branches(branches, &stands, said)?;
+        Ok(self.history.number_branches()?)
+    }
+
+    /// Without events, each branch that a commit names stands on the newest that does.
+    fn stand_on_newest(&self, recorded: &[Recorded], stands: &mut Standings) -> Result<(), RepositoryError> {
+        for Recorded { id, commit, whole, .. } in recorded {
+            let branch = self.history.make_branch(None, &commit.branch)?;
+            if *whole {
+                stands.insert(branch, (Some(*id), commit.root));
+            }
+        }
+        Ok(())
     }
 
     fn place_branches(
         &self,
-        branches: &[&FoundBranch],
+        branches: &[FoundBranch],
         stands: &Standings,
-        recorded: &[Recorded],
         said: &mut Vec<String>,
     ) -> Result<(), RepositoryError> {
         let mut placed = HashSet::new();
         for branch in branches.iter().filter(|branch| self.root(&branch.state.live_root).is_ok()) {
-            self.history.restore_branch(Some(branch.id), &branch.name, &branch.state)?;
-            said.push(format!("the branch {} stands where its journal says", branch.name));
-            placed.insert(branch.name.as_str());
+            self.history.place_branch(branch.id, &branch.name, &branch.state)?;
+            placed.insert(branch.id);
         }
-        let mut names: Vec<&str> =
-            recorded.iter().map(|found| found.commit.branch.as_str()).chain(stands.keys().map(String::as_str)).collect();
-        names.sort_unstable();
-        names.dedup();
-        for name in names {
-            if placed.insert(name) {
-                self.place_on_newest(name, stands.get(name), recorded, said)?;
+        for row in self.history.branches()? {
+            if placed.contains(&row.id) {
+                said.push(format!("the branch {} stands where its journal says", row.name));
+                continue;
+            }
+            match stands.get(&row.id).filter(|(_, root)| self.root(root).is_ok()) {
+                Some((head, live_root)) => {
+                    let state = BranchState { head: *head, live_root: *live_root, journal_seq: FIRST_SEGMENT };
+                    self.history.place_branch(row.id, &row.name, &state)?;
+                    let on = head.map_or("a state without a checkpoint".to_owned(), |id| format!("checkpoint {id}"));
+                    said.push(format!("the branch {} stands on {on}; changes after that were not found", row.name));
+                }
+                None if row.id == FIRST_BRANCH && stands.is_empty() => {
+                    let state = BranchState { head: None, live_root: self.put_empty_root()?, journal_seq: FIRST_SEGMENT };
+                    self.history.place_objects(&self.sync_pending()?)?;
+                    self.history.place_branch(row.id, &row.name, &state)?;
+                    said.push(format!("the branch {} begins anew: nothing of it was found", row.name));
+                }
+                None => said.push(format!("where the branch {} stood was not found", row.name)),
             }
         }
-        if placed.insert(MAIN_BRANCH) {
-            self.init_main()?;
-            said.push(format!("the branch {MAIN_BRANCH} begins anew: nothing of it was found"));
-        }
         Ok(())
     }
-
-    fn place_on_newest(
-        &self,
-        name: &str,
-        stands: Option<&(Option<ObjectId>, ObjectId)>,
-        recorded: &[Recorded],
-        said: &mut Vec<String>,
-    ) -> Result<(), RepositoryError> {
-        let newest = recorded.iter().rev().filter(|found| found.whole && found.commit.branch == name);
-        let newest = newest.map(|found| (Some(found.id), found.commit.root));
-        let place = stands.copied().into_iter().chain(newest).find(|(_, root)| self.root(root).is_ok());
-        let Some((head, live_root)) = place else { return Ok(()) };
-        self.history.restore_branch(None, name, &BranchState { head, live_root, journal_seq: 1 })?;
-        let on = head.map_or("a state without a checkpoint".to_owned(), |id| format!("checkpoint {id}"));
-        said.push(format!("the branch {name} stands on {on}; changes after that were not found"));
-        Ok(())
-    }
-}
-
-/// Returns the numbers of the branches that were deleted, as the events tell.
-fn deleted_branches(events: &[Event]) -> HashSet<i64> {
-    let mut deleted = HashSet::new();
-    for event in events {
-        let payload: serde_json::Value = serde_json::from_str(&event.payload).unwrap_or_default();
-        match (event.event_type.as_str(), payload["branch_id"].as_i64()) {
-            ("branch.deleted", Some(id)) => drop(deleted.insert(id)),
-            ("branch.revived", Some(id)) => drop(deleted.remove(&id)),
-            _ => {}
-        }
-    }
-    deleted
 }
 
 /// The events of both, those of the first where both have one.

@@ -4,7 +4,7 @@
 
 use super::rebuild::{FoundBranch, open_as_is, open_locked, rebuild_database};
 use super::verify::{Check, Verified};
-use super::{Repository, RepositoryError};
+use super::{FIRST_SEGMENT, Repository, RepositoryError};
 use crate::history::{BranchRow, BranchState};
 use crate::object::ObjectId;
 use crate::tree::NodeSource;
@@ -120,7 +120,7 @@ impl Repository {
         let found = branches.iter().find(|branch| branch.id == row.id && is_readable(&branch.state.live_root));
         let found = found.filter(|branch| branch.state.live_root != row.live_root);
         if let Some(branch) = found {
-            self.history.restore_branch(Some(row.id), &row.name, &branch.state)?;
+            self.history.place_branch(row.id, &row.name, &branch.state)?;
             done.push(format!("the branch {} stands where its journal says", row.name));
             return Ok(());
         }
@@ -133,15 +133,8 @@ impl Repository {
         if live_root != row.live_root {
             self.set_journal_aside(row.id, done)?;
         }
-        self.history.restore_branch(
-            Some(row.id),
-            &row.name,
-            &BranchState {
-                head: Some(newest.id),
-                live_root,
-                journal_seq: if live_root == row.live_root { row.journal_seq } else { 1 },
-            },
-        )?;
+        let journal_seq = if live_root == row.live_root { row.journal_seq } else { FIRST_SEGMENT };
+        self.history.place_branch(row.id, &row.name, &BranchState { head: Some(newest.id), live_root, journal_seq })?;
         done.push(format!("the branch {} stands on checkpoint {} now: its own state cannot be read", row.name, newest.id));
         Ok(())
     }

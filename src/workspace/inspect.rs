@@ -36,7 +36,8 @@ pub fn inspect(repository: &Repository) -> Inspected {
         }
     }
     for part in ["journal", "staging"] {
-        let known: HashSet<String> = branches.iter().map(|row| row.id.to_string()).collect();
+        let deleted = repository.history().deleted_branches().unwrap_or_default();
+        let known: HashSet<String> = branches.iter().map(|row| row.id).chain(deleted).map(|id| id.to_string()).collect();
         for name in names_in(&repository.path().join(part)) {
             if name.starts_with(SET_ASIDE) {
                 found.notes.push(format!("{part}/{name} keeps what could not be used; remove it when it is of no use to you"));
@@ -64,11 +65,25 @@ pub fn found_branches(store: &Path) -> io::Result<Vec<FoundBranch>> {
                 id: standing.branch_id,
                 name: standing.branch,
                 state: BranchState { head, live_root, journal_seq },
-                identities_end: standing.identities_end,
+                identity_max: largest_identity(&dir)?,
             });
         }
     }
     Ok(found)
+}
+
+/// Returns the largest identity that a journal gives to a new file.
+fn largest_identity(dir: &Path) -> io::Result<u64> {
+    let mut largest = 0;
+    for number in segments(dir)? {
+        let Ok(_) = scan::<Infallible>(&fs::read(segment_path(dir, number))?, |record| {
+            if let Record::Operation(Operation::Create { identity, .. }) = record {
+                largest = largest.max(identity);
+            }
+            Ok(())
+        });
+    }
+    Ok(largest)
 }
 
 fn names_in(dir: &Path) -> Vec<String> {

@@ -21,6 +21,17 @@ const RESERVE_BYTES: u64 = 512 << 10;
 /// Room asked for at a time.
 const RESERVE_STEP_BYTES: u64 = 512 << 10;
 
+/// What room a record may use.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Room {
+    /// What is left beside the room that is kept.
+    Free,
+    /// Also the room that is kept for what frees space.
+    Kept,
+    /// Whatever there is, and none is asked for.
+    Any,
+}
+
 /// Appends operations to the newest segment of one branch.
 #[derive(Debug)]
 pub struct Journal {
@@ -66,17 +77,18 @@ impl Journal {
     ///
     /// On failure the segment is as it was before. What frees space may use room that is kept from the rest.
     pub fn append(&mut self, operation: &Operation) -> io::Result<()> {
-        self.append_record(operation.frees_space(), |writer| operation.encode(writer))
+        let needs = if operation.frees_space() { Room::Kept } else { Room::Free };
+        self.append_record(needs, |writer| operation.encode(writer))
     }
 
     /// Appends a record of where the branch stands now. Only who has lost the database misses one that could not be written.
     pub fn append_standing(&mut self, standing: &Standing) {
-        if let Err(err) = self.append_record(false, |writer| standing.encode(writer)) {
+        if let Err(err) = self.append_record(Room::Any, |writer| standing.encode(writer)) {
             tracing::debug!(%err, "the journal does not say where the branch stands");
         }
     }
 
-    fn append_record(&mut self, frees_space: bool, encode: impl FnOnce(&mut Writer)) -> io::Result<()> {
+    fn append_record(&mut self, room: Room, encode: impl FnOnce(&mut Writer)) -> io::Result<()> {
         if self.off {
             return Ok(());
         }
@@ -88,9 +100,10 @@ impl Journal {
         let checksum = crc32fast::hash(&record[FRAME_BYTES..]);
         record[..4].copy_from_slice(&payload_len.to_le_bytes());
         record[4..FRAME_BYTES].copy_from_slice(&checksum.to_le_bytes());
-        let room = self.reserve(record.len() as u64);
-        let written = match room {
-            Err(err) if !frees_space => Err(err),
+        // A branch that is only looked at takes no room.
+        let reserved = if room == Room::Any { Ok(()) } else { self.reserve(record.len() as u64) };
+        let written = match reserved {
+            Err(err) if room == Room::Free => Err(err),
             _ => self.file.write_all_at(&record, self.offset),
         };
         if written.is_err() {

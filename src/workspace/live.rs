@@ -37,12 +37,12 @@ pub struct LiveTree {
 
 impl LiveTree {
     /// Starts from a sealed state.
-    pub fn new(repository: Arc<Repository>, root: &Root, identities: Range<u64>) -> Self {
+    pub fn new(repository: Arc<Repository>, root: &Root) -> Self {
         let mut tree = Self {
             repository,
             inodes: HashMap::new(),
             aliases: HashMap::new(),
-            identities,
+            identities: 0..0, // Taken when the first file is made: most branches are only looked at.
             next_alias: ALIAS_MIN,
             generation: 1,
             sealing: false,

@@ -83,8 +83,6 @@ const STAGING_FILES_MAX: usize = 2000;
 pub struct Workspace {
     repository: Arc<Repository>,
     branch_id: i64,
-    /// Identities of new files are below this.
-    identities_end: u64,
     head: Mutex<Head>,
     /// What others may know of the head while a checkpoint or a restore goes on.
     published: Mutex<Head>,
@@ -100,9 +98,7 @@ impl Workspace {
         let staging = StagingDir::open(&repository.path().join("staging").join(row.id.to_string()))?;
         let stands = standing::decide(&repository, &row, &journal_dir)?;
         let root = repository.root(&stands.live_root)?;
-        let identities = repository.take_identities()?;
-        let identities_end = identities.end;
-        let mut tree = LiveTree::new(repository.clone(), &root, identities);
+        let mut tree = LiveTree::new(repository.clone(), &root);
         let mut count = 0u64;
         let replayed = replay::replay(&journal_dir, stands.journal_seq, |operation| {
             count += 1;
@@ -127,13 +123,11 @@ impl Workspace {
             head: head.commit,
             live_root: head.live_root,
             journal_seq: stands.journal_seq,
-            identities_end,
         };
         live.journal.append_standing(&standing);
         let workspace = Self {
             repository,
             branch_id: row.id,
-            identities_end,
             published: Mutex::new(head.clone()),
             head: Mutex::new(head),
             live: Gate::new(live),
@@ -143,9 +137,8 @@ impl Workspace {
 
     /// Writes into the journal where the branch stands since the last transaction; `journal_seq` is the first segment over that.
     fn note_standing(&self, live: &mut Live, branch: &str, head: Option<ObjectId>, live_root: ObjectId, journal_seq: u64) {
-        let branch = branch.to_owned();
-        let (branch_id, identities_end) = (self.branch_id, self.identities_end);
-        live.journal.append_standing(&Standing { branch_id, branch, head, live_root, journal_seq, identities_end });
+        let (branch_id, branch) = (self.branch_id, branch.to_owned());
+        live.journal.append_standing(&Standing { branch_id, branch, head, live_root, journal_seq });
     }
 
     fn live(&self) -> Entered<'_, Live> {

@@ -142,9 +142,9 @@ fn go(
 
 fn swap_live(leg: &Leg<'_>, live: &mut Live, step: &Step) -> Vec<Stale> {
     let Some((root, diff)) = &step.swap else { return Vec::new() };
+    let stale = live.tree.swap(root, diff);
     let segment = live.journal.segment();
     leg.workspace.note_standing(live, &leg.head.branch, step.target.commit, step.target.root, segment);
-    let stale = live.tree.swap(root, diff);
     if let Err(err) = live.journal.sync().forget_before(segment) {
         tracing::warn!(?err, "old journal segments stay for now");
     }

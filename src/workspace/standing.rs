@@ -24,8 +24,6 @@ pub struct Standing {
     pub live_root: ObjectId,
     /// The first segment to replay over that.
     pub journal_seq: u64,
-    /// Every identity given to a file of the branch so far is below this.
-    pub identities_end: u64,
 }
 
 impl Standing {
@@ -46,7 +44,6 @@ impl Standing {
         }
         writer.id(&self.live_root);
         writer.uint(self.journal_seq);
-        writer.uint(self.identities_end);
     }
 
     /// Takes an encoding.
@@ -61,7 +58,7 @@ impl Standing {
             1 => Some(reader.id()?),
             _ => return Err(DecodeError::new("unknown head form")),
         };
-        Ok(Self { branch_id, branch, head, live_root: reader.id()?, journal_seq: reader.uint()?, identities_end: reader.uint()? })
+        Ok(Self { branch_id, branch, head, live_root: reader.id()?, journal_seq: reader.uint()? })
     }
 }
 
@@ -145,7 +142,7 @@ pub fn correct(repository: &Repository, row: &BranchRow, head: Option<ObjectId>,
     let Choice { live_root, journal_seq, .. } = *choice;
     if (row.head, row.live_root, row.journal_seq) != (head, live_root, journal_seq) {
         let state = BranchState { head, live_root, journal_seq };
-        repository.history().restore_branch(Some(row.id), &row.name, &state)?;
+        repository.history().place_branch(row.id, &row.name, &state)?;
     }
     Ok(())
 }
@@ -171,7 +168,7 @@ mod tests {
 
     fn standing(at: u8, journal_seq: u64) -> Standing {
         let head = Some(root(100));
-        Standing { branch_id: 1, branch: "main".into(), head, live_root: root(at), journal_seq, identities_end: 2 }
+        Standing { branch_id: 1, branch: "main".into(), head, live_root: root(at), journal_seq }
     }
 
     #[test]

@@ -55,8 +55,11 @@ fn said_of(found: Verified, repository: &Repository) -> Said {
 /// Opens the store as a mount does and looks at everything. Returns what is wrong with what it shows.
 fn look(path: &Path, original: &Original, damage: &Damage, said: &Said, repaired: bool, restore: bool) -> Vec<String> {
     let opened = Repository::open(path).map_err(|err| err.to_string());
-    let opened = opened.and_then(|repository| Branches::new(repository).open("main").map_err(|err| err.to_string()));
-    let workspace = match opened {
+    let opened = opened.and_then(|repository| {
+        let branches = Branches::new(repository);
+        branches.open("main").map(|workspace| (branches, workspace)).map_err(|err| err.to_string())
+    });
+    let (_branches, workspace) = match opened {
         Ok(workspace) => workspace,
         // Where not one state of the branch can be read, there is nothing to stand on, and the repair says so.
         Err(err) if said.tells_of(&err) => return Vec::new(),
@@ -65,6 +68,9 @@ fn look(path: &Path, original: &Original, damage: &Damage, said: &Said, repaired
     };
     let repository = workspace.repository().clone();
     let mut wrong = Vec::new();
+    if repaired && repository.branch("aside").is_err() {
+        wrong.push("a branch is missing after the repair".to_owned());
+    }
     let was = |path: &[u8], digest| original.versions.get(path).is_some_and(|versions| versions.contains(&digest));
     let of_live = compare(&original.live, &live(&workspace, None), &was);
     let mut checkpoints = Vec::new();

@@ -115,7 +115,8 @@ impl Builder {
 /// Makes the store at `path`; leaves it as a crash would when `crashed`, else closed in good order.
 pub fn build(dir: &Path, crashed: bool) -> Original {
     let making = dir.join("making");
-    let workspace = Branches::new(Repository::create(&making).unwrap()).open("main").unwrap();
+    let branches = Branches::new(Repository::create(&making).unwrap());
+    let workspace = branches.open("main").unwrap();
     let mut builder = Builder { workspace, versions: HashMap::new() };
     let work = builder.add(ROOT, "work", EntryKind::Directory, "");
     builder.file(work, "small", b"a few bytes");
@@ -146,7 +147,9 @@ pub fn build(dir: &Path, crashed: bool) -> Original {
     history.delete_checkpoint(&third, &author()).unwrap();
     history.set_name(&second, Some("renamed"), &author()).unwrap();
     builder.workspace.restore(&first, None, false, &author()).unwrap();
-    builder.workspace.undo(&author()).unwrap();
+    branches.undo(&builder.workspace, &author()).unwrap();
+    branches.fork(&builder.workspace, None, "side", &author()).unwrap();
+    branches.rename("side", "aside", &author()).unwrap();
     builder.workspace.seal_now().unwrap();
     // Work that no checkpoint holds: in the journal, and in a staging file.
     let late = builder.add(ROOT, "late", EntryKind::Directory, "");
@@ -165,7 +168,7 @@ pub fn build(dir: &Path, crashed: bool) -> Original {
         copy(&making, &path); // With the database's log as it is.
     }
     let versions = std::mem::take(&mut builder.versions);
-    drop((builder, repository));
+    drop((builder, repository, branches));
     if crashed {
         fs::remove_dir_all(making).unwrap();
     } else {
