@@ -12,4 +12,6 @@ mod writer;
 
 pub use dir::{StoreDir, StoreLock};
 pub use error::StoreError;
+#[doc(hidden)]
+pub use pack::reread_record;
 pub use packs::{ContainerInfo, PackStore};

@@ -190,6 +190,22 @@ fn record_at(bytes: &[u8], at: usize) -> Option<(Operation, usize)> {
     Some((operation, end))
 }
 
+/// Reads records as they stand behind the header of a segment, and writes again what could be read. For fuzzing.
+#[doc(hidden)]
+pub fn rewritten_records(bytes: &[u8]) -> Vec<u8> {
+    let mut written = Vec::new();
+    while let Some((operation, end)) = record_at(bytes, written.len()) {
+        let mut writer = Writer::new();
+        operation.encode(&mut writer);
+        let payload = writer.finish();
+        written.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+        written.extend_from_slice(&crc32fast::hash(&payload).to_le_bytes());
+        written.extend_from_slice(&payload);
+        assert_eq!(written.len(), end, "an operation has one encoding");
+    }
+    written
+}
+
 fn header() -> [u8; HEADER_BYTES as usize] {
     let mut header = [0; HEADER_BYTES as usize];
     header[..MAGIC.len()].copy_from_slice(MAGIC);

@@ -35,6 +35,8 @@ pub use checkpoint::{Checkpoint, CheckpointRequest};
 pub use error::WorkspaceError;
 pub use import::{ImportProgress, Imported};
 pub use inode::{Attributes, Ino, ROOT};
+#[doc(hidden)]
+pub use journal::rewritten_records;
 pub use listing::Listed;
 pub use operation::{AttributeChange, NewNode, RangeChange};
 pub use restore::{Restored, UndoPlan};
