@@ -188,7 +188,7 @@ enum Outcome {
 /// One target at a time: memory is counted for the whole process.
 static ALONE: Mutex<()> = Mutex::new(());
 
-fn fuzz(target: &str, real: &[Vec<u8>], mend: fn(&mut Vec<u8>), check: impl Fn(&[u8]) -> Outcome) {
+fn fuzz(target: &str, real: &[Vec<u8>], mend: fn(&mut [u8]), check: impl Fn(&[u8]) -> Outcome) {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     let time = Duration::from_secs(number("MEMENTOFS_FUZZ_SECS").unwrap_or(2));
@@ -231,7 +231,7 @@ fn fuzz(target: &str, real: &[Vec<u8>], mend: fn(&mut Vec<u8>), check: impl Fn(&
     assert!(accepted > 0, "{target}: nothing that was changed was accepted: the target tests little");
 }
 
-fn nothing_to_mend(_: &mut Vec<u8>) {}
+fn nothing_to_mend(_: &mut [u8]) {}
 
 /// Says that what was decoded must have the one encoding.
 fn canonical<E>(bytes: &[u8], encoded: Result<Vec<u8>, E>) -> Outcome {
@@ -280,8 +280,8 @@ fn commits() {
 }
 
 /// Gives the first record the length and the checksum that its bytes have, so that what is in it gets looked at.
-fn mend_journal(bytes: &mut Vec<u8>) {
-    if let Some(payload) = bytes.get(8..) {
+fn mend_journal(bytes: &mut [u8]) {
+    if let Some(payload) = bytes.get(8..).filter(|payload| !payload.is_empty()) {
         let (len, checksum) = (payload.len() as u32, crc32fast::hash(payload));
         bytes[..4].copy_from_slice(&len.to_le_bytes());
         bytes[4..8].copy_from_slice(&checksum.to_le_bytes());
@@ -298,7 +298,7 @@ fn journals() {
 }
 
 /// Gives the header the checksum that it has.
-fn mend_record(bytes: &mut Vec<u8>) {
+fn mend_record(bytes: &mut [u8]) {
     if bytes.len() >= 60 {
         let checksum = crc32fast::hash(&bytes[..56]);
         bytes[56..60].copy_from_slice(&checksum.to_le_bytes());

@@ -140,7 +140,7 @@ fn branch(name: Option<&str>, place: PlaceArgs, json: bool) -> Result<i32, CliEr
 }
 
 fn gc(args: GcArgs, json: bool) -> Result<i32, CliError> {
-    let mut request = json!({ "do": "gc", "dry_run": args.dry_run });
+    let mut request = json!({ "do": "gc", "dry_run": args.dry_run, "purge": args.purge });
     let numbers = [
         ("grace_secs", args.grace),
         ("keep_last", args.keep_last.map(u64::from)),

@@ -157,6 +157,7 @@ fn restored(done: Restored, mut json: Value) -> Reply {
 fn collect(workspace: &Workspace, gc: &GcCommand, author: &Author) -> Result<Reply, CommandError> {
     let rules = GcRules {
         dry_run: gc.dry_run,
+        purge: gc.purge,
         grace_secs: gc.grace_secs,
         keep_last: gc.keep_last,
         keep_hourly: gc.keep_hourly,

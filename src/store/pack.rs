@@ -15,6 +15,11 @@ const COMPRESS_LEVEL: i32 = 1;
 /// A block of zstd holds at most 128 KiB and takes four bytes at least.
 const COMPRESS_RATIO_MAX: u64 = 128 << 10;
 
+/// Returns the length of a pack that holds `objects` objects of `stored_bytes` bytes together, and nothing else.
+pub fn size_of_pack(objects: u64, stored_bytes: u64) -> u64 {
+    PACK_MAGIC.len() as u64 + objects * RECORD_HEADER_BYTES as u64 + stored_bytes
+}
+
 /// What a record's header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordHeader {

@@ -1,14 +1,16 @@
 //! System calls that std lacks, made safe and typed; the home of all unsafe code.
 #![allow(unsafe_code)]
 
+mod below;
 mod beneath;
 mod file;
 mod mount;
 mod path;
 mod process;
 
+pub use below::{Below, path_of_open, path_within, pin};
 pub use beneath::{open_beneath, open_directory};
 pub use file::{Space, data_ranges, lock_exclusive, reserve, space_at, wait_until_unlocked};
 pub use mount::{detach, free_dead_mount, is_mounted, mount_points_of, source_of, unmount};
-pub use path::{device_numbers, make_node, set_times};
+pub use path::{device_numbers, make_node, set_times_of};
 pub use process::{coarse_millis, effective_gid, effective_uid, let_go_of_standard_streams, raise_open_files_limit, set_umask};
