@@ -43,6 +43,16 @@ impl Repository {
         }
     }
 
+    /// Fetches what a change of a file needs to know of its content, so that it is at hand, or the failure known, before the
+    /// change is recorded: the blob, or the list of the pieces.
+    pub fn fetch(&self, content: &Content) -> Result<(), RepositoryError> {
+        match content {
+            Content::Empty => Ok(()),
+            Content::Blob(id) => self.blob(id).map(drop),
+            Content::Manifest(id) => self.manifest(id).map(drop),
+        }
+    }
+
     fn read_pieces(&self, manifest: &Manifest, range: Range<u64>) -> Result<Vec<u8>, RepositoryError> {
         let mut bytes = Vec::with_capacity((range.end - range.start) as usize);
         let mut start = 0;

@@ -209,3 +209,136 @@ fn a_purge_leaves_nothing_of_deleted_content_in_the_store() {
     assert!(fs::read(mount.path("large")).unwrap() == crate::mount::noise(3 << 20, 1));
     assert_eq!(fs::read_to_string(mount.control("checkpoints/latest/kept")).unwrap(), "kept");
 }
+
+/// Hand-made nodes that a store of somebody else may hold, each under the hash that it has.
+mod hostile {
+    use super::*;
+    use mementofs::object::{
+        Author, Commit, CommitKind, Content, Entry, Manifest, Node, ObjectId, ObjectKind, Root, Timestamp, TreeItem, TreeNode,
+        Writer,
+    };
+    use mementofs::repository::{CommitRequest, Repository};
+    use mementofs::tree::{NodeSink, update};
+
+    fn entry(identity: u64, node: Node) -> Entry {
+        let time = Timestamp { secs: 1, nanos: 0 };
+        let mode = if matches!(node, Node::Directory { .. }) { 0o755 } else { 0o644 };
+        Entry { identity, mode, uid: 0, gid: 0, nlink: 1, mtime: time, ctime: time, atime: time, xattrs: None, node }
+    }
+
+    fn file(identity: u64, size_bytes: u64, content: Content) -> Entry {
+        entry(identity, Node::File { size_bytes, data_bytes: size_bytes, content })
+    }
+
+    /// A leaf with one name, whatever it is.
+    fn leaf(name: &[u8], entry: &Entry) -> Vec<u8> {
+        let mut writer = Writer::new();
+        writer.raw(b"T\x01\x00\x01");
+        writer.bytes(name);
+        writer.u8(0);
+        entry.encode(&mut writer);
+        writer.finish()
+    }
+
+    /// Makes a store whose live state has a directory for each hostile node, beside an honest file.
+    fn make(store: &Path) -> Vec<&'static str> {
+        let repository = Repository::create(store).unwrap();
+        let put = |kind, bytes: &[u8]| repository.put(kind, bytes).unwrap();
+        let blob = Content::Blob(put(ObjectKind::Blob, b"honest"));
+        let short = Content::Blob(put(ObjectKind::Blob, b"sh"));
+        let pieces = Manifest { extents: vec![mementofs::object::Extent { len: 1 << 40, blob: short.object() }] };
+        let pieces = Content::Manifest(put(ObjectKind::Manifest, &pieces.encode()));
+        let honest = file(1000, 6, blob);
+        let missing = ObjectId::of(b"nobody has it");
+        let mut deep_index = b"T\x01\x10\x01".to_vec();
+        deep_index.extend_from_slice(b"\x01a");
+        deep_index.extend_from_slice(missing.as_bytes());
+        deep_index.extend_from_slice(b"\x01\x00");
+        let nodes: Vec<(&str, Vec<u8>)> = vec![
+            ("up", leaf(b"..", &honest)),
+            ("here", leaf(b".", &honest)),
+            ("slash", leaf(b"../../etc/passwd", &honest)),
+            ("nul", leaf(b"a\0b", &honest)),
+            ("empty", leaf(b"", &honest)),
+            ("long", leaf(&[b'x'; 4096], &honest)),
+            ("alias", leaf(b"a", &Entry { identity: (1 << 48) | 7, ..honest.clone() })),
+            ("zero", leaf(b"a", &Entry { identity: 0, ..honest.clone() })),
+            ("target", leaf(b"a", &entry(1001, Node::Symlink((*b"a\0b").into())))),
+            ("wide", leaf(b"a", &file(1002, u64::MAX, blob))),
+            ("none", leaf(b"a", &file(1003, 1 << 40, Content::Empty))),
+            ("many", b"T\x01\x00\xff\xff\xff\xff\x0f".to_vec()),
+            ("lost", deep_index),
+            ("garbage", b"T\x01\x00".to_vec()),
+        ];
+        let mut items = Vec::new();
+        let mut add = |name: &str, entry: Entry| {
+            items.push((mementofs::object::Name::new(name.as_bytes()).unwrap(), Some(TreeItem::Entry(entry))));
+        };
+        for (at, (name, bytes)) in nodes.iter().enumerate() {
+            let tree = Some(put(ObjectKind::Tree, bytes));
+            add(name, entry(10 + at as u64, Node::Directory { tree, has_links: false }));
+        }
+        add("honest", honest.clone());
+        add("short", file(2000, 1 << 30, short));
+        add("shorter", file(2001, 1 << 40, pieces));
+        add("root", file(1, 6, blob)); // The identity of the top directory.
+        add("twin", file(1000, 6, blob));
+        add("lost-blob", file(2002, 6, Content::Blob(missing)));
+        add("fake-directory", entry(2003, Node::Directory { tree: blob.object(), has_links: true }));
+        items.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let built = update(&*repository, None, &items).unwrap();
+        assert!(TreeNode::decode(&nodes[0].1).is_err(), "such a node never leaves the decoder");
+        let directory = entry(1, Node::Directory { tree: built.tree, has_links: built.has_links });
+        let live_root = repository.put_root(&Root { directory, links: None }).unwrap();
+        let row = repository.branch("main").unwrap();
+        let author = Author { uid: 0, pid: 0, command: String::new() };
+        let (time, branch) = (Timestamp { secs: 1, nanos: 0 }, "main".to_owned());
+        let (message, metadata, links) = ("hostile".to_owned(), "{}".to_owned(), Vec::new());
+        let kind = CommitKind::Manual;
+        let commit = Commit { parent: None, root: live_root, time, message, metadata, links, branch, author, kind };
+        let (before_root, journal_seq) = (row.live_root, row.journal_seq);
+        let request = CommitRequest { branch_id: row.id, commit: &commit, name: None, changes: &[], before_root, journal_seq };
+        repository.record_commit(&request).unwrap();
+        nodes.iter().map(|(name, _)| *name).collect()
+    }
+
+    #[test]
+    fn a_hostile_store_gives_errors_and_never_a_bad_name() {
+        let mut mount = TestMount::unmounted();
+        let directories = make(&mount.store());
+        mount.mount(&[]);
+        for name in directories.iter().chain(&["fake-directory"]) {
+            let listed = fs::read_dir(mount.path(name)).and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
+            assert_eq!(listed.unwrap_err().raw_os_error(), Some(libc::EIO), "{name}");
+            let found = fs::symlink_metadata(mount.path(name).join("a"));
+            assert_eq!(found.unwrap_err().raw_os_error(), Some(libc::EIO), "{name}/a");
+        }
+        for name in ["short", "shorter", "lost-blob"] {
+            let mut file = fs::File::open(mount.path(name)).unwrap();
+            let read = std::io::Read::read(&mut file, &mut [0; 4096]);
+            assert_eq!(read.unwrap_err().raw_os_error(), Some(libc::EIO), "{name}");
+        }
+        let mut file = fs::OpenOptions::new().append(true).open(mount.path("lost-blob")).unwrap();
+        let written = std::io::Write::write(&mut file, b"x");
+        assert_eq!(written.unwrap_err().raw_os_error(), Some(libc::EIO), "a small file is wanted whole before it is changed");
+        mount.shell("echo x >> short; echo x >> shorter"); // Large ones take what is new; the rest of them cannot be sealed.
+        assert_eq!(mount.refusal("checkpoint", "cannot be whole"), libc::EIO);
+        assert!(mount.says("error").contains("damaged"), "{}", mount.says("error"));
+        mount.shell("rm short shorter; : > lost-blob");
+        for name in ["honest", "root", "twin"] {
+            assert_eq!(mount.read(name), "honest", "{name}");
+        }
+        assert_eq!(mount.shell("stat -c %i . root | sort -u | wc -l").trim(), "2", "nothing else is the top directory");
+        mount.write("new", "new");
+        mount.checkpoint("beside what is broken");
+        mount.refusal("restore", "@ up");
+        let _ = mount.command("gc", "run");
+        let _ = mount.cli(&["status"]);
+        mount
+            .shell("echo more >> honest; mv twin moved; rm root; rmdir up 2>/dev/null || true; rm -rf slash 2>/dev/null || true");
+        assert_eq!(mount.read("honest"), "honestmore\n");
+        mount.crash();
+        assert_eq!((mount.read("new"), mount.read("moved")), ("new".into(), "honest".into()));
+        assert!(!mount.log().contains("panicked") && !mount.log().contains("fault of our own"), "{}", mount.log());
+    }
+}
