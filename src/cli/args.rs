@@ -367,6 +367,9 @@ pub struct GcArgs {
     /// Only says what would go.
     #[arg(long)]
     pub dry_run: bool,
+    /// Leaves nothing of deleted content in the files of the store, however recent it is.
+    #[arg(long)]
+    pub purge: bool,
     /// Leaves what is younger than this many seconds.
     #[arg(long, value_name = "SECS")]
     pub grace: Option<u64>,

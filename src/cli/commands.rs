@@ -141,7 +141,7 @@ fn restore(args: RestoreArgs, json: bool) -> Result<i32, CliError> {
 }
 
 fn gc(args: GcArgs, json: bool) -> Result<i32, CliError> {
-    let mut request = json!({ "do": "gc", "dry_run": args.dry_run });
+    let mut request = json!({ "do": "gc", "dry_run": args.dry_run, "purge": args.purge });
     let numbers = [
         ("grace_secs", args.grace),
         ("keep_last", args.keep_last.map(u64::from)),

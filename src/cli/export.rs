@@ -3,10 +3,11 @@
 use super::client::Client;
 use super::error::CliError;
 use super::{progress, report};
-use crate::sys;
+use crate::sys::{self, Below};
 use indicatif::ProgressBar;
 use serde_json::json;
 use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
@@ -42,18 +43,19 @@ pub fn export(client: &Client, reference: &str, destination: &Path, tar: bool, j
 
 /// Lists everything below `top`, each directory before what is in it.
 fn entries(top: &Path, bar: &ProgressBar) -> io::Result<Vec<(PathBuf, Metadata)>> {
-    let mut found = vec![(PathBuf::new(), top.symlink_metadata()?)];
+    let mut below = Below::open(top)?;
+    let mut found = vec![(PathBuf::new(), below.directory(Path::new(""))?.metadata()?)];
     let mut next = 0;
     while next < found.len() {
         if found[next].1.is_dir() {
-            let directory = found[next].0.clone();
-            let mut names: Vec<_> = fs::read_dir(top.join(&directory))?.collect::<io::Result<_>>()?;
+            let path = found[next].0.clone();
+            let directory = below.directory(&path)?;
+            let mut names: Vec<_> = fs::read_dir(sys::path_of_open(&directory))?.collect::<io::Result<_>>()?;
             names.sort_by_key(fs::DirEntry::file_name);
             for name in names {
-                let path = directory.join(name.file_name());
-                let metadata = top.join(&path).symlink_metadata()?;
+                let metadata = name.metadata()?;
                 bar.inc_length(if metadata.is_file() { metadata.len() } else { 0 });
-                found.push((path, metadata));
+                found.push((path.join(name.file_name()), metadata));
             }
         }
         next += 1;
@@ -61,6 +63,8 @@ fn entries(top: &Path, bar: &ProgressBar) -> io::Result<Vec<(PathBuf, Metadata)>
     Ok(found)
 }
 
+/// Writes into the directory that was named, and nowhere else: whoever can write there too may put a link in the way, and it is
+/// not followed.
 fn export_directory(source: &Path, found: &[(PathBuf, Metadata)], destination: &Path, bar: &ProgressBar) -> io::Result<usize> {
     match fs::read_dir(destination) {
         Ok(mut names) => {
@@ -70,47 +74,61 @@ fn export_directory(source: &Path, found: &[(PathBuf, Metadata)], destination: &
         }
         Err(_) => fs::create_dir(destination)?,
     }
-    let mut links: HashMap<u64, PathBuf> = HashMap::new();
+    let (mut from, mut to) = (Below::open(source)?, Below::open(destination)?);
+    let mut links: HashMap<u64, &Path> = HashMap::new();
+    let mut directories = vec![(Path::new(""), &found[0].1, xattrs_of(&*from.directory(Path::new(""))?)?)];
     for (path, metadata) in found.iter().skip(1) {
-        let (from, to) = (source.join(path), destination.join(path));
+        let (from, name) = from.parent_of(path)?;
         if metadata.nlink() > 1 && !metadata.is_dir() {
             if let Some(first) = links.get(&metadata.ino()) {
-                fs::hard_link(first, &to)?;
+                let (first, first_name) = to.parent_of(first)?;
+                let (to, _) = to.parent_of(path)?;
+                fs::hard_link(sys::path_within(&first, first_name), sys::path_within(&to, name))?;
                 continue;
             }
-            links.insert(metadata.ino(), to.clone());
+            links.insert(metadata.ino(), path);
         }
-        export_one(&from, &to, metadata, bar)?;
+        let (to, _) = to.parent_of(path)?;
+        let xattrs = xattrs_of(&sys::pin(&from, name)?)?;
+        if metadata.is_dir() {
+            fs::create_dir(sys::path_within(&to, name))?;
+            directories.push((path, metadata, xattrs));
+        } else {
+            let made = export_one(&from, &to, name, metadata, bar)?;
+            finish(&made, metadata, &xattrs)?;
+        }
     }
     // Directories last and from the bottom up: filling them would move their times again.
-    for (path, metadata) in found.iter().rev().filter(|(_, metadata)| metadata.is_dir()) {
-        finish(&source.join(path), &destination.join(path), metadata)?;
+    for (path, metadata, xattrs) in directories.iter().rev() {
+        finish(&*to.directory(path)?, metadata, xattrs)?;
     }
     Ok(found.len() - 1)
 }
 
-fn export_one(from: &Path, to: &Path, metadata: &Metadata, bar: &ProgressBar) -> io::Result<()> {
+/// Makes a file that is no directory, and returns it.
+fn export_one(from: &File, to: &File, name: &OsStr, metadata: &Metadata, bar: &ProgressBar) -> io::Result<File> {
     let kind = metadata.file_type();
-    if kind.is_dir() {
-        return fs::create_dir(to);
-    }
-    if kind.is_symlink() {
-        std::os::unix::fs::symlink(fs::read_link(from)?, to)?;
-    } else if kind.is_file() {
-        copy(from, to, metadata.len())?;
+    if kind.is_file() {
+        let source = sys::open_beneath(from, Path::new(name), libc::O_RDONLY, 0)?;
+        let target = sys::open_beneath(to, Path::new(name), libc::O_RDWR | libc::O_CREAT | libc::O_EXCL, 0o600)?;
+        copy(&source, &target, metadata.len())?;
         bar.inc(metadata.len());
-    } else {
-        sys::make_node(to, metadata.mode(), metadata.rdev())?;
+        return Ok(target);
     }
-    finish(from, to, metadata)
+    let place = sys::path_within(to, name);
+    if kind.is_symlink() {
+        std::os::unix::fs::symlink(fs::read_link(sys::path_within(from, name))?, &place)?;
+    } else {
+        sys::make_node(&place, metadata.mode(), metadata.rdev())?;
+    }
+    sys::pin(to, name)
 }
 
 /// Copies the bytes of a file; holes stay holes.
-pub(super) fn copy(from: &Path, to: &Path, size_bytes: u64) -> io::Result<()> {
-    let (source, target) = (File::open(from)?, File::create_new(to)?);
+pub(super) fn copy(source: &File, target: &File, size_bytes: u64) -> io::Result<()> {
     target.set_len(size_bytes)?;
     let mut buffer = vec![0; COPY_BYTES];
-    for range in sys::data_ranges(&source, size_bytes)? {
+    for range in sys::data_ranges(source, size_bytes)? {
         let mut at = range.start;
         while at < range.end {
             let want = (range.end - at).min(COPY_BYTES as u64) as usize;
@@ -122,21 +140,33 @@ pub(super) fn copy(from: &Path, to: &Path, size_bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
+type Xattrs = Vec<(OsString, Vec<u8>)>;
+
+fn xattrs_of(file: &File) -> io::Result<Xattrs> {
+    let path = sys::path_of_open(file);
+    let mut xattrs = Vec::new();
+    for name in xattr::list_deref(&path)? {
+        if let Some(value) = xattr::get_deref(&path, &name)? {
+            xattrs.push((name, value));
+        }
+    }
+    Ok(xattrs)
+}
+
 /// Gives a file its owner (where we may), mode, extended attributes and times, in an order in which none undoes another.
-fn finish(from: &Path, to: &Path, metadata: &Metadata) -> io::Result<()> {
-    let owned = std::os::unix::fs::lchown(to, Some(metadata.uid()), Some(metadata.gid()));
+fn finish(file: &File, metadata: &Metadata, xattrs: &Xattrs) -> io::Result<()> {
+    let path = sys::path_of_open(file);
+    let owned = std::os::unix::fs::chown(&path, Some(metadata.uid()), Some(metadata.gid()));
     if let Err(err) = owned
         && sys::effective_uid() == 0
     {
         return Err(err);
     }
-    for name in xattr::list(from)? {
-        if let Some(value) = xattr::get(from, &name)? {
-            let _ = xattr::set(to, &name, &value); // The destination may not know the namespace.
-        }
+    for (name, value) in xattrs {
+        let _ = xattr::set_deref(&path, name, value); // The destination may not know the namespace.
     }
     if !metadata.is_symlink() {
-        fs::set_permissions(to, fs::Permissions::from_mode(metadata.mode() & 0o7777))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(metadata.mode() & 0o7777))?;
     }
-    sys::set_times(to, (metadata.atime(), metadata.atime_nsec()), (metadata.mtime(), metadata.mtime_nsec()))
+    sys::set_times_of(file, (metadata.atime(), metadata.atime_nsec()), (metadata.mtime(), metadata.mtime_nsec()))
 }

@@ -165,6 +165,9 @@ pub struct GcCommand {
     /// Only says what would go.
     #[serde(default)]
     pub dry_run: bool,
+    /// Leaves nothing of deleted content in the files of the store.
+    #[serde(default)]
+    pub purge: bool,
     /// Leaves what is younger than this.
     pub grace_secs: Option<u64>,
     /// Keeps this many of the newest checkpoints.

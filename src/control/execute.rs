@@ -191,6 +191,7 @@ fn restored(workspace: &Workspace, done: Restored, mut json: Value) -> Reply {
 fn collect(branches: &Branches, gc: &GcCommand, author: &Author) -> Result<Reply, CommandError> {
     let rules = GcRules {
         dry_run: gc.dry_run,
+        purge: gc.purge,
         grace_secs: gc.grace_secs,
         keep_last: gc.keep_last,
         keep_hourly: gc.keep_hourly,

@@ -128,3 +128,15 @@ pub(super) fn check_xattr_name(name: &OsStr) -> Result<(), Errno> {
         None => Err(Errno::EOPNOTSUPP),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_an_i_o_error_for_its_request_and_the_next_is_answered() {
+        let failed = guarded::<()>("test", || panic!("a fault of our own"));
+        assert_eq!(failed.unwrap_err().code(), libc::EIO);
+        assert_eq!(guarded("test", || Ok(7)).unwrap(), 7);
+    }
+}

@@ -182,6 +182,18 @@ impl History {
         Ok(())
     }
 
+    /// Forgets which paths deleted checkpoints changed, and writes the database anew, so that no page holds a deleted row.
+    pub fn purge(&self) -> Result<(), HistoryError> {
+        self.write(|transaction| {
+            let deleted = "SELECT id FROM file_commits WHERE deleted_at IS NOT NULL";
+            transaction.execute(&format!("DELETE FROM file_mementos WHERE commit_id IN ({deleted})"), [])?;
+            Ok(())
+        })?;
+        let writer = self.writer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        writer.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE);")?;
+        Ok(())
+    }
+
     /// Takes `count` identities for new files that nobody else in the store will get, and returns the first.
     pub fn take_identities(&self, count: u64) -> Result<u64, HistoryError> {
         const KEY: &str = "next_identity";

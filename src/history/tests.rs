@@ -215,3 +215,16 @@ fn the_database_grows_by_little_for_each_checkpoint() {
     let each = std::fs::metadata(&fixture.path).unwrap().len() / COMMITS;
     assert!(each < BYTES_EACH_MAX, "{each} bytes a commit");
 }
+
+#[test]
+fn nothing_in_the_file_of_the_database_is_trusted() {
+    let dir = tempfile::tempdir().unwrap();
+    let history = super::History::create(&dir.path().join("store.db")).unwrap();
+    for connection in [&history.writer, &history.reader, &history.scanner] {
+        let connection = connection.lock().unwrap();
+        let value = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!((value("trusted_schema"), value("cell_size_check"), value("synchronous")), (0, 1, 2));
+        let _ = connection.execute_batch("PRAGMA writable_schema = ON");
+        assert!(connection.execute("UPDATE sqlite_schema SET sql = 'x'", []).is_err(), "defensive");
+    }
+}

@@ -144,6 +144,10 @@ pub struct Entry {
 }
 
 const HAS_XATTRS: u8 = 0x80;
+/// Identities are below this.
+const IDENTITY_END: u64 = 1 << 47;
+/// Longest path in a symbolic link: PATH_MAX of Linux without the end.
+const SYMLINK_BYTES_MAX: usize = 4095;
 
 impl Entry {
     /// Returns the size that `stat` shows.
@@ -226,7 +230,7 @@ impl Entry {
     /// Takes an entry.
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let tag = reader.u8()?;
-        let identity = reader.uint()?;
+        let identity = decode_identity(reader)?;
         let mode = reader.uint32()?;
         if mode > 0o7777 {
             return Err(DecodeError::new("mode has more than 12 bits"));
@@ -239,6 +243,15 @@ impl Entry {
         let node = decode_node(tag & !HAS_XATTRS, reader)?;
         Ok(Self { identity, mode, uid, gid, nlink, mtime, ctime, atime, xattrs, node })
     }
+}
+
+/// Takes an identity. Larger numbers would be taken for aliases, or for files of other trees.
+pub(super) fn decode_identity(reader: &mut Reader<'_>) -> Result<u64, DecodeError> {
+    let identity = reader.uint()?;
+    if identity == 0 || identity >= IDENTITY_END {
+        return Err(DecodeError::new("identity out of range"));
+    }
+    Ok(identity)
 }
 
 fn decode_node(code: u8, reader: &mut Reader<'_>) -> Result<Node, DecodeError> {
@@ -254,7 +267,7 @@ fn decode_node(code: u8, reader: &mut Reader<'_>) -> Result<Node, DecodeError> {
         }
         2 => {
             let target = reader.bytes()?;
-            if target.is_empty() || target.contains(&0) {
+            if target.is_empty() || target.len() > SYMLINK_BYTES_MAX || target.contains(&0) {
                 return Err(DecodeError::new("bad symlink target"));
             }
             Node::Symlink(target.into())
@@ -273,7 +286,8 @@ fn decode_file(reader: &mut Reader<'_>) -> Result<Node, DecodeError> {
         return Err(DecodeError::new("file size out of range"));
     }
     let (content, data_bytes) = match reader.u8()? {
-        0 => (Content::Empty, reader.uint()?),
+        0 if size_bytes == 0 => (Content::Empty, reader.uint()?),
+        0 => return Err(DecodeError::new("a size without content")),
         1 => (Content::Blob(reader.id()?), size_bytes),
         2 => (Content::Manifest(reader.id()?), reader.uint()?),
         _ => return Err(DecodeError::new("unknown content form")),

@@ -44,7 +44,10 @@ impl Timestamp {
     pub(crate) fn decode_relative(base: Self, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         match reader.u8()? {
             0 => Ok(base),
-            1 => Self::decode(reader),
+            1 => match Self::decode(reader)? {
+                time if time == base => Err(DecodeError::new("time is not in shortest form")),
+                time => Ok(time),
+            },
             _ => Err(DecodeError::new("unknown time form")),
         }
     }

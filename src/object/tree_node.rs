@@ -1,5 +1,6 @@
 //! One node of a directory: a leaf of entries, or an index of further nodes.
 
+use super::entry::decode_identity;
 use super::{DecodeError, Entry, Name, Node, ObjectId, Reader, Writer};
 
 /// What a directory has under one name.
@@ -159,7 +160,7 @@ fn decode_leaf(count: usize, reader: &mut Reader<'_>) -> Result<TreeNode, Decode
         let name = decode_name(items.last().map(|(name, _)| name), reader)?;
         let item = match reader.u8()? {
             ITEM_ENTRY => TreeItem::Entry(Entry::decode(reader)?),
-            ITEM_LINK => TreeItem::Link(reader.uint()?),
+            ITEM_LINK => TreeItem::Link(decode_identity(reader)?),
             _ => return Err(DecodeError::new("unknown item form")),
         };
         items.push((name, item));

@@ -7,6 +7,8 @@ use std::sync::Arc;
 /// Extended attributes by name; shared, since most entries have none and copies are common.
 pub type Xattrs = Option<Arc<BTreeMap<Box<[u8]>, Box<[u8]>>>>;
 
+/// Longest name of an extended attribute (XATTR_NAME_MAX of Linux).
+const XATTR_NAME_BYTES_MAX: usize = 255;
 /// Shortest pair: a name of one byte and an empty value, with their lengths.
 const XATTR_BYTES_MIN: usize = 3;
 
@@ -25,7 +27,7 @@ pub fn decode_xattrs(reader: &mut Reader<'_>) -> Result<Xattrs, DecodeError> {
     let mut xattrs = BTreeMap::<Box<[u8]>, Box<[u8]>>::new();
     for _ in 0..count {
         let name = reader.bytes()?;
-        if name.is_empty() || name.contains(&0) {
+        if name.is_empty() || name.len() > XATTR_NAME_BYTES_MAX || name.contains(&0) {
             return Err(DecodeError::new("bad xattr name"));
         }
         if xattrs.last_key_value().is_some_and(|(last, _)| **last >= *name) {

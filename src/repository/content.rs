@@ -25,17 +25,31 @@ pub fn blob_cache(bytes_max: u64) -> Cache<ObjectId, Arc<Vec<u8>>, ByBytes> {
 }
 
 impl Repository {
-    /// Reads a range of a file's content; what lies beyond the end is left out.
+    /// Reads a range of a file's content, all of it: content that is shorter than its file says is damaged.
     pub fn read_content(&self, content: &Content, range: Range<u64>) -> Result<Vec<u8>, RepositoryError> {
         match content {
-            Content::Empty => Ok(Vec::new()),
+            Content::Empty if range.is_empty() => Ok(Vec::new()),
+            Content::Empty => Err(RepositoryError::Other("a file without content has a size".into())),
             Content::Blob(id) => {
                 let blob = self.blob(id)?;
-                let end = (range.end.min(blob.len() as u64)) as usize;
-                let start = (range.start.min(end as u64)) as usize;
-                Ok(blob[start..end].to_vec())
+                let bytes = blob.get(range.start as usize..range.end as usize).ok_or_else(|| self.short(id))?;
+                Ok(bytes.to_vec())
             }
-            Content::Manifest(id) => self.read_pieces(&*self.manifest(id)?, range),
+            Content::Manifest(id) => {
+                let wanted = range.end.saturating_sub(range.start);
+                let bytes = self.read_pieces(&*self.manifest(id)?, range)?;
+                if bytes.len() as u64 == wanted { Ok(bytes) } else { Err(self.short(id)) }
+            }
+        }
+    }
+
+    /// Fetches what a change of a file needs to know of its content, so that it is at hand, or the failure known, before the
+    /// change is recorded: the blob, or the list of the pieces.
+    pub fn fetch(&self, content: &Content) -> Result<(), RepositoryError> {
+        match content {
+            Content::Empty => Ok(()),
+            Content::Blob(id) => self.blob(id).map(drop),
+            Content::Manifest(id) => self.manifest(id).map(drop),
         }
     }
 
@@ -65,7 +79,7 @@ impl Repository {
     }
 
     fn short(&self, id: &ObjectId) -> RepositoryError {
-        RepositoryError::Store(StoreError::damaged(*id, "is shorter than its file's manifest says"))
+        RepositoryError::Store(StoreError::damaged(*id, "is shorter than its file says"))
     }
 
     fn blob(&self, id: &ObjectId) -> Result<Arc<Vec<u8>>, RepositoryError> {

@@ -26,6 +26,8 @@ const MOVED_AT_ONCE: usize = 1000;
 pub struct GcRules {
     /// Only says what would go.
     pub dry_run: bool,
+    /// Leaves nothing of what is unreachable in the files of the store: no grace, and every file with dead bytes is rewritten.
+    pub purge: bool,
     /// Leaves what is younger.
     pub grace_secs: Option<u64>,
     /// Keeps this many of the newest checkpoints.
@@ -49,6 +51,7 @@ struct Run {
     cutoff: Timestamp,
     cutoff_system: SystemTime,
     dry_run: bool,
+    purge: bool,
     reached: HashSet<ObjectId>,
 }
 
@@ -60,12 +63,12 @@ impl Repository {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return Err(RepositoryError::Busy("another run of gc is going on".into())),
         };
-        let grace = Duration::from_secs(rules.grace_secs.unwrap_or(GRACE_SECS));
+        let grace = Duration::from_secs(rules.grace_secs.unwrap_or(if rules.purge { 0 } else { GRACE_SECS }));
         let cutoff_system = SystemTime::now().checked_sub(grace).unwrap_or(SystemTime::UNIX_EPOCH);
         let cutoff = Timestamp::from(cutoff_system);
         self.watch_use(true);
         let report = self.with_reserve(|| {
-            let mut run = Run { cutoff, cutoff_system, dry_run: rules.dry_run, reached: HashSet::new() };
+            let mut run = Run { cutoff, cutoff_system, dry_run: rules.dry_run, purge: rules.purge, reached: HashSet::new() };
             self.collect_watched(rules, author, in_use, &mut run)
         });
         self.watch_use(false);
@@ -85,7 +88,7 @@ impl Repository {
         let before = self.bytes_on_disk()?;
         let rewritten = if run.dry_run { 0 } else { self.compact(run)? };
         if !run.dry_run {
-            self.history.shrink()?;
+            if run.purge { self.history.purge()? } else { self.history.shrink()? }
         }
         let freed = before.saturating_sub(self.bytes_on_disk()?);
         let removed: Vec<String> = removed.iter().map(ObjectId::to_hex).collect();
@@ -209,8 +212,11 @@ impl Repository {
     fn compact(&self, run: &Run) -> Result<u64, RepositoryError> {
         let usage = self.history.usage()?;
         let is_wasteful = |container: &crate::store::ContainerInfo| {
-            let live = usage.get(&container.container).map_or(0, |used| used.stored_bytes);
-            let dead = container.size_bytes.saturating_sub(live);
+            let used = usage.get(&container.container).copied().unwrap_or_default();
+            let dead = container.size_bytes.saturating_sub(used.stored_bytes);
+            if run.purge {
+                return container.size_bytes > crate::store::size_of_pack(used.objects, used.stored_bytes);
+            }
             container.modified <= run.cutoff_system && dead * 100 > container.size_bytes * DEAD_PERCENT_MAX
         };
         let containers = self.packs.containers()?;

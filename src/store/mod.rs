@@ -14,4 +14,7 @@ mod writer;
 pub use check::ScannedPack;
 pub use dir::{StoreDir, StoreLock};
 pub use error::StoreError;
+#[doc(hidden)]
+pub use pack::reread_record;
+pub use pack::size_of_pack;
 pub use packs::{ContainerInfo, PackStore};

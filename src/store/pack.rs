@@ -12,6 +12,13 @@ const RECORD_MAGIC: [u8; 2] = *b"Ob";
 /// Objects below this size are not worth compressing.
 const COMPRESS_BYTES_MIN: usize = 128;
 const COMPRESS_LEVEL: i32 = 1;
+/// A block of zstd holds at most 128 KiB and takes four bytes at least.
+const COMPRESS_RATIO_MAX: u64 = 128 << 10;
+
+/// Returns the length of a pack that holds `objects` objects of `stored_bytes` bytes together, and nothing else.
+pub fn size_of_pack(objects: u64, stored_bytes: u64) -> u64 {
+    PACK_MAGIC.len() as u64 + objects * RECORD_HEADER_BYTES as u64 + stored_bytes
+}
 
 /// What a record's header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +53,7 @@ impl RecordHeader {
     /// Reads an encoding; `None` when it is not one.
     pub fn decode(bytes: &[u8; RECORD_HEADER_BYTES]) -> Option<Self> {
         let checksum = u32::from_le_bytes(bytes[56..].try_into().ok()?);
-        if bytes[..2] != RECORD_MAGIC || crc32fast::hash(&bytes[..56]) != checksum {
+        if bytes[..2] != RECORD_MAGIC || bytes[52..56] != [0; 4] || crc32fast::hash(&bytes[..56]) != checksum {
             return None;
         }
         let encoding = match bytes[3] {
@@ -62,6 +69,16 @@ impl RecordHeader {
             id: ObjectId::from_bytes(bytes[20..52].try_into().ok()?),
         })
     }
+}
+
+/// Reads a record as it stands in a pack, header and stored bytes: the header written again, and the object
+/// when it is whole. For fuzzing.
+#[doc(hidden)]
+pub fn reread_record(record: &[u8]) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
+    let (header, stored) = record.split_first_chunk::<RECORD_HEADER_BYTES>()?;
+    let header = RecordHeader::decode(header)?;
+    let object = original_form(&header.id, header.encoding, stored.to_vec(), header.size_bytes);
+    Some((header.encode().to_vec(), object.ok()))
 }
 
 /// Returns the bytes to store for an object, compressed when that saves a sixteenth or more.
@@ -93,10 +110,20 @@ fn decompressed(stored: &[u8], size_bytes: usize) -> std::io::Result<Vec<u8>> {
     })
 }
 
+/// Says whether compressed bytes claim `size_bytes` themselves, and do not claim more than compression can do: asked before
+/// room is made for them.
+fn may_hold(stored: &[u8], size_bytes: u64) -> bool {
+    let claimed = zstd::zstd_safe::get_frame_content_size(stored).ok().flatten();
+    claimed == Some(size_bytes) && size_bytes / COMPRESS_RATIO_MAX <= stored.len() as u64
+}
+
 /// Undoes [`stored_form`]. `size_bytes` bounds what a hostile record can make us allocate.
 pub fn original_form(id: &ObjectId, encoding: Encoding, stored: Vec<u8>, size_bytes: u64) -> Result<Vec<u8>, StoreError> {
     let bytes = match encoding {
         Encoding::Raw => stored,
+        Encoding::Zstd if !may_hold(&stored, size_bytes) => {
+            return Err(StoreError::damaged(*id, "cannot have the size that is recorded"));
+        }
         Encoding::Zstd => decompressed(&stored, size_bytes as usize)
             .map_err(|err| StoreError::damaged(*id, format!("cannot be decompressed: {err}")))?,
     };

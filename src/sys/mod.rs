@@ -1,6 +1,7 @@
 //! System calls that std lacks, made safe and typed; the home of all unsafe code.
 #![allow(unsafe_code)]
 
+mod below;
 mod beneath;
 mod file;
 mod mount;
@@ -9,11 +10,12 @@ mod path;
 mod process;
 mod users;
 
+pub use below::{Below, path_of_open, path_within, pin};
 pub use beneath::{open_beneath, open_directory};
 pub use file::{Space, data_ranges, lock_exclusive, reserve, space_at, wait_until_unlocked, write_out};
 pub use mount::{detach, free_dead_mount, is_mounted, mount_points_of, source_of, unmount};
 pub use namespace::{may_isolate, show_at};
-pub use path::{device_numbers, make_node, may_write, set_times};
+pub use path::{device_numbers, make_node, may_write, set_times, set_times_of};
 pub use process::{
     coarse_millis, effective_gid, effective_uid, give_way, groups_of, is_readable, let_go_of_standard_streams,
     raise_open_files_limit, set_umask, tune_allocator,

@@ -1,7 +1,9 @@
-//! Calls on paths, none of which follows a symbolic link at the end.
+//! Calls on files by path, none of which follows a symbolic link at the end, and on their attributes.
 
 use std::ffi::CString;
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -27,6 +29,14 @@ pub fn set_times(path: &Path, accessed: (i64, i64), modified: (i64, i64)) -> io:
     let times = [time(accessed), time(modified)];
     // SAFETY: `text` is a NUL-terminated string and `times` an array of two for the duration of the call.
     checked(unsafe { libc::utimensat(libc::AT_FDCWD, text.as_ptr(), times.as_ptr(), libc::AT_SYMLINK_NOFOLLOW) })
+}
+
+/// Sets access and modification time of an open file, each in seconds and nanoseconds since 1970 (utimensat(2), AT_EMPTY_PATH).
+pub fn set_times_of(file: &File, accessed: (i64, i64), modified: (i64, i64)) -> io::Result<()> {
+    let time = |(secs, nanos)| libc::timespec { tv_sec: secs, tv_nsec: nanos };
+    let times = [time(accessed), time(modified)];
+    // SAFETY: the empty string is NUL-terminated and `times` an array of two for the duration of the call; the descriptor is open.
+    checked(unsafe { libc::utimensat(file.as_raw_fd(), c"".as_ptr(), times.as_ptr(), libc::AT_EMPTY_PATH) })
 }
 
 /// Takes a device number apart into major and minor (makedev(3)).

@@ -59,8 +59,9 @@ pub struct StateDiff {
 /// attributes or tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DirectoryChange {
-    /// Where it is; empty for the top.
-    pub path: Vec<Name>,
+    /// Where it is: the place of its parent among the directories that differ, and the name there; none for the top. A path
+    /// for each would cost the square of the depth.
+    pub place: Option<(usize, Name)>,
     /// The entry it had.
     pub old: Entry,
     /// The entry it has.
@@ -86,20 +87,20 @@ pub fn diff_states(source: &dyn NodeSource, old: &Root, new: &Root) -> Result<St
     let mut directories = Vec::new();
     let mut waiting = Vec::new();
     if old.directory != new.directory {
-        waiting.push((Vec::new(), old.directory.clone(), new.directory.clone()));
+        waiting.push((None, old.directory.clone(), new.directory.clone()));
     }
-    while let Some((path, old, new)) = waiting.pop() {
+    while let Some((place, old, new)) = waiting.pop() {
         let mut items = diff(source, tree_of(&old), tree_of(&new))?;
         let first = waiting.len();
         items.retain(|change| match same_directory(change) {
             Some((old, new)) => {
-                waiting.push((below(&path, &change.name), old.clone(), new.clone()));
+                waiting.push((Some((directories.len(), change.name.clone())), old.clone(), new.clone()));
                 false
             }
             None => true,
         });
         waiting[first..].reverse(); // The last one waiting comes first.
-        directories.push(DirectoryChange { path, old, new, items });
+        directories.push(DirectoryChange { place, old, new, items });
     }
     Ok(StateDiff { directories, links: diff_links(source, old, new)? })
 }
@@ -122,13 +123,6 @@ fn same_directory(change: &ItemChange) -> Option<(&Entry, &Entry)> {
     let old = as_directory(change.old.as_ref()?)?;
     let new = as_directory(change.new.as_ref()?)?;
     (old.identity == new.identity).then_some((old, new))
-}
-
-fn below(path: &[Name], name: &Name) -> Vec<Name> {
-    let mut below = Vec::with_capacity(path.len() + 1);
-    below.extend_from_slice(path);
-    below.push(name.clone());
-    below
 }
 
 #[cfg(test)]
@@ -163,8 +157,10 @@ mod tests {
         state.remove("c/file");
         let new = state.root(&nodes);
         let found = diff_states(&nodes, &old, &new).unwrap();
-        let path = |change: &DirectoryChange| super::super::join_all(&change.path);
-        let mut paths: Vec<_> = found.directories.iter().map(path).collect();
+        let mut paths: Vec<Vec<u8>> = Vec::new();
+        for change in &found.directories {
+            paths.push(change.place.as_ref().map_or_else(Vec::new, |(parent, name)| super::super::join(&paths[*parent], name)));
+        }
         assert_eq!(paths[0], b"");
         let a = paths.iter().position(|path| path == b"a").unwrap();
         assert_eq!(paths[a + 1], b"a/b");

@@ -2,13 +2,13 @@
 
 use super::acl;
 use super::error::WorkspaceError;
-use super::file::{BLOCK_BYTES, FileBody};
+use super::file::{BLOCK_BYTES, FileBody, SMALL_BYTES_MAX};
 use super::inode::{Attributes, Body, Ino, Inode, ROOT};
 use super::journal::Journal;
 use super::live::LiveTree;
 use super::operation::{AttributeChange, NewNode, Operation, RangeChange, RangeOptions};
 use super::staging::StagingDir;
-use crate::object::{EntryKind, Name, Timestamp};
+use crate::object::{Content, EntryKind, Name, Timestamp};
 use std::sync::Arc;
 
 /// Largest length of a file.
@@ -253,6 +253,10 @@ impl Live {
                 _ => return Err(WorkspaceError::Invalid("only a regular file has a size".into())),
             }
         }
+        if change.size_bytes.is_some_and(|size_bytes| size_bytes > 0) {
+            self.fetch(ino)?;
+        }
+        let inode = self.tree.inode(ino)?;
         let time = Timestamp::now();
         if change.size_bytes.is_some() && change.mtime.is_none() {
             change.mtime = Some(time);
@@ -315,6 +319,7 @@ impl Live {
         if data.is_empty() {
             return Ok(());
         }
+        self.fetch(ino)?;
         let (identity, time) = (self.identity(ino)?, Timestamp::now());
         let hole = offset / BLOCK_BYTES * BLOCK_BYTES > old.next_multiple_of(BLOCK_BYTES);
         if !hole && self.tree.stays_small(ino, old.max(end))? {
@@ -355,8 +360,26 @@ impl Live {
         if end == offset {
             return Ok(());
         }
+        self.fetch(ino)?;
         let (identity, time) = (self.identity(ino)?, Timestamp::now());
         self.perform(&Operation::ChangeRange { identity, offset, len, change, options, time }, &[ino])
+    }
+
+    /// Makes sure that the sealed content of a file can be had, before a change of it is journaled: one that could not be
+    /// applied afterwards would stop all others, and the next mount.
+    fn fetch(&self, ino: Ino) -> Result<(), WorkspaceError> {
+        match self.regular(ino)? {
+            FileBody::Clean { content: Content::Blob(_), size_bytes, .. } if *size_bytes > SMALL_BYTES_MAX => Ok(()),
+            FileBody::Clean { content, size_bytes, .. } => {
+                self.tree.repository.fetch(content)?;
+                // What is kept in memory from now on must be all there.
+                if *size_bytes > 0 && *size_bytes <= SMALL_BYTES_MAX {
+                    self.tree.repository.read_content(content, *size_bytes - 1..*size_bytes)?;
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn regular(&self, ino: Ino) -> Result<&FileBody, WorkspaceError> {

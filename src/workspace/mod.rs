@@ -52,6 +52,8 @@ pub use listing::Listed;
 pub use merge::{MergeRequest, MergeSource, Merged};
 pub use operation::{AttributeChange, NewNode, RangeChange, RangeOptions};
 pub use restore::{BranchUndo, Restored, UndoPlan};
+#[doc(hidden)]
+pub use segment::rewritten_records;
 pub use swap::Stale;
 pub use syncing::FileSync;
 
@@ -355,4 +357,24 @@ impl Workspace {
 fn noting_doubt(mut live: Entered<'_, Live>) -> Entered<'_, Live> {
     live.poisoned |= live.doubtful;
     live
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_inside_leaves_the_value_in_doubt_and_not_out_of_reach() {
+        let gate = Gate::new(1);
+        assert!(!gate.enter().doubtful);
+        let struck = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let mut entered = gate.enter_to_change();
+            *entered = 2;
+            panic!("in the middle of a change");
+        }));
+        assert!(struck.is_err());
+        assert!(gate.enter().doubtful);
+        assert!(gate.try_enter_to_change().is_some_and(|entered| entered.doubtful));
+        assert_eq!(*gate.enter(), 2);
+    }
 }

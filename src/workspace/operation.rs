@@ -260,6 +260,9 @@ impl Operation {
                 let name = r.bytes()?.into();
                 let present = decode_bool(r)?;
                 let value = r.bytes()?;
+                if !present && !value.is_empty() {
+                    return Err(DecodeError::new("a value that is absent"));
+                }
                 let value = present.then(|| value.into());
                 Self::SetXattr { identity, name, value, time: Timestamp::decode(r)? }
             }
@@ -315,6 +318,9 @@ impl NewNode {
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let st_mode = r.uint32()?;
         let kind = EntryKind::from_mode_bits(st_mode).ok_or(DecodeError::new("unknown file kind"))?;
+        if st_mode > 0o177_777 {
+            return Err(DecodeError::new("mode has more than 16 bits"));
+        }
         let (uid, gid, device) = (r.uint32()?, r.uint32()?, r.uint32()?);
         Ok(Self { kind, mode: st_mode & 0o7777, uid, gid, device, target: r.bytes()?.into() })
     }
@@ -377,10 +383,14 @@ impl AttributeChange {
 
     fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let bits = r.u8()?;
+        if bits > 0x3f {
+            return Err(DecodeError::new("unknown attribute"));
+        }
         let has = |at: u8| bits & (1 << at) != 0;
         let mut change = Self::default();
         if has(0) {
-            change.mode = Some(r.uint32()? & 0o7777);
+            change.mode = Some(r.uint32()?).filter(|mode| *mode <= 0o7777);
+            change.mode.ok_or(DecodeError::new("mode has more than 12 bits"))?;
         }
         if has(1) {
             change.uid = Some(r.uint32()?);

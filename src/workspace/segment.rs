@@ -4,7 +4,7 @@
 
 use super::operation::Operation;
 use super::standing::Standing;
-use crate::object::Reader;
+use crate::object::{Reader, Writer};
 
 /// First bytes of every segment; the last is the version.
 pub const MAGIC: &[u8; 8] = b"mmtjrnl\x01";
@@ -97,6 +97,25 @@ fn record_at(bytes: &[u8], at: usize) -> Option<(Record, usize)> {
         return None;
     }
     Some((decode(payload)?, at + FRAME_BYTES + payload.len()))
+}
+
+/// Reads records as they stand behind the header of a segment, and writes again what could be read. For fuzzing.
+#[doc(hidden)]
+pub fn rewritten_records(bytes: &[u8]) -> Vec<u8> {
+    let mut written = Vec::new();
+    while let Some((record, end)) = record_at(bytes, written.len()) {
+        let mut writer = Writer::new();
+        match record {
+            Record::Operation(operation) => operation.encode(&mut writer),
+            Record::Standing(standing) => standing.encode(&mut writer),
+        }
+        let payload = writer.finish();
+        written.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+        written.extend_from_slice(&crc32fast::hash(&payload).to_le_bytes());
+        written.extend_from_slice(&payload);
+        assert_eq!(written.len(), end, "a record has one encoding");
+    }
+    written
 }
 
 fn decode(payload: &[u8]) -> Option<Record> {

@@ -60,7 +60,7 @@ impl LiveTree {
     }
 
     fn swap_directory(&mut self, change: &DirectoryChange, stale: &mut Vec<Stale>) {
-        let ino = if change.path.is_empty() { Some(ROOT) } else { self.loaded(change.old.identity) };
+        let ino = if change.place.is_none() { Some(ROOT) } else { self.loaded(change.old.identity) };
         let Some(ino) = ino else { return }; // Neither it nor anything below is loaded.
         let Some(inode) = self.inodes.get_mut(&ino) else { return };
         inode.take_attributes(&change.new);

@@ -133,8 +133,8 @@ impl Writer<'_> {
         }
         let kind = wanted.file_type();
         if kind.is_file() {
-            export::copy(source, &temporary, wanted.len())?;
-            let file = File::options().write(true).open(&temporary)?;
+            let file = File::create_new(&temporary)?;
+            export::copy(&File::open(source)?, &file, wanted.len())?;
             dress(source, &temporary, wanted)?;
             file.set_permissions(fs::Permissions::from_mode(wanted.mode() & 0o7777))?;
             return file.sync_all();
