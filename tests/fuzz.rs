@@ -11,7 +11,9 @@ use mementofs::control::{Command, parse_checkpoint, parse_gc, parse_request, par
 use mementofs::object::{Author, Commit, EntryKind, Manifest, Name, ObjectKind, Root, TreeNode};
 use mementofs::repository::Repository;
 use mementofs::store::reread_record;
-use mementofs::workspace::{CheckpointRequest, NewNode, ROOT, RangeChange, RenameMode, Workspace, XattrMode, rewritten_records};
+use mementofs::workspace::{
+    Branches, CheckpointRequest, NewNode, ROOT, RangeChange, RangeOptions, RenameMode, XattrMode, rewritten_records,
+};
 use peak_alloc::PeakAlloc;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -47,7 +49,7 @@ fn make_real() -> Real {
     let dir = tempfile::tempdir().unwrap();
     let store = dir.path().join("store");
     let repository = Repository::create(&store).unwrap();
-    let workspace = Workspace::open(repository.clone(), "main").unwrap();
+    let workspace = Branches::new(repository.clone()).open("main").unwrap();
     work(&workspace, "a");
     let journal = std::fs::read(store.join("journal/1/0000000000000001.log")).unwrap()[16..].to_vec();
     let author = Author { uid: 7, pid: 9, command: "fuzz".into() };
@@ -96,16 +98,17 @@ fn work(workspace: &Workspace, prefix: &str) {
     let node = |kind| NewNode { kind, mode: 0o640, uid: 3, gid: 1 << 20, device: 259, target: (*b"to/where").into() };
     let kinds = [EntryKind::Directory, EntryKind::File, EntryKind::Symlink, EntryKind::Fifo, EntryKind::CharDevice];
     for (at, kind) in kinds.into_iter().enumerate() {
-        workspace.create(ROOT, &name(&format!("k{at}")), node(kind)).unwrap();
+        workspace.create(ROOT, &name(&format!("k{at}")), node(kind), 0).unwrap();
     }
     let directory = workspace.lookup(ROOT, &name("k0")).unwrap().unwrap().ino;
     for at in 0..60 {
-        let file = workspace.create(directory, &name(&at.to_string()), node(EntryKind::File)).unwrap().ino;
+        let file = workspace.create(directory, &name(&at.to_string()), node(EntryKind::File), 0).unwrap().ino;
         workspace.write(file, at, &vec![b'x'; at as usize * 20], at % 2 == 0).unwrap();
     }
     let file = workspace.lookup(ROOT, &name("k1")).unwrap().unwrap().ino;
     workspace.write(file, 5 << 20, b"behind a hole", false).unwrap();
-    workspace.change_range(file, 4096, 65536, RangeChange::Zero, true).unwrap();
+    let kept = RangeOptions { keep_size: true, strip_privileges: false };
+    workspace.change_range(file, 4096, 65536, RangeChange::Zero, kept).unwrap();
     workspace.set_xattr(file, b"user.a", b"value", XattrMode::Set).unwrap();
     workspace.set_xattr(file, b"user.b", b"", XattrMode::Set).unwrap();
     workspace.link(file, directory, &name("link")).unwrap();

@@ -8,6 +8,7 @@ use super::watch::Watch;
 use super::{Repository, RepositoryError};
 use crate::history::{KeepRules, removable};
 use crate::object::{Author, Container, Content, Location, ObjectId, ObjectKind, Timestamp};
+use crate::store::ContainerInfo;
 use crate::tree::{self, NodeSource, Reached};
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -18,6 +19,8 @@ use std::time::{Duration, SystemTime};
 const GRACE_SECS: u64 = 600;
 /// A file of objects with more than this share of dead bytes is rewritten, in percent.
 const DEAD_PERCENT_MAX: u64 = 25;
+/// Room that copying leaves free for the transactions that name the copies.
+const ROOM_LEFT_BYTES: u64 = 2 << 20;
 /// Objects named by one transaction while a file is rewritten.
 const MOVED_AT_ONCE: usize = 1000;
 
@@ -211,7 +214,8 @@ impl Repository {
     /// Rewrites files of objects with much dead in them, and removes those with nothing left.
     fn compact(&self, run: &Run) -> Result<u64, RepositoryError> {
         let usage = self.history.usage()?;
-        let is_wasteful = |container: &crate::store::ContainerInfo| {
+        let live_bytes = |container: &ContainerInfo| usage.get(&container.container).map_or(0, |used| used.stored_bytes);
+        let is_wasteful = |container: &ContainerInfo| {
             let used = usage.get(&container.container).copied().unwrap_or_default();
             let dead = container.size_bytes.saturating_sub(used.stored_bytes);
             if run.purge {
@@ -219,7 +223,8 @@ impl Repository {
             }
             container.modified <= run.cutoff_system && dead * 100 > container.size_bytes * DEAD_PERCENT_MAX
         };
-        let containers = self.packs.containers()?;
+        let mut containers = self.packs.containers()?;
+        containers.sort_by_key(live_bytes); // On a full disk those that need no room make some for the others.
         if containers.iter().any(|container| container.appending && is_wasteful(container)) {
             self.packs.rotate()?;
         }
@@ -229,6 +234,11 @@ impl Repository {
         for container in containers.iter().filter(|container| is_wasteful(container)) {
             if self.pending_containers().contains(&container.container) {
                 continue; // Something in it waits for its transaction.
+            }
+            let (live, space) = (live_bytes(container), self.space()?);
+            if live > 0 && live + ROOM_LEFT_BYTES > space.blocks_available * u64::from(space.block_bytes) {
+                tracing::warn!(container = ?container.container, "stays as it is: there is no room for a copy of what lives in it");
+                continue;
             }
             self.rewrite(container.container)?;
             rewritten += 1;

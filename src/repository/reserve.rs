@@ -40,9 +40,11 @@ impl Repository {
     /// Runs what frees space; on a full disk a second time, with the room that was kept for it.
     pub(super) fn with_reserve<T>(&self, work: impl Fn() -> Result<T, RepositoryError>) -> Result<T, RepositoryError> {
         let done = work();
-        if !done.as_ref().is_err_and(RepositoryError::is_full) {
-            return done;
-        }
+        if done.as_ref().is_err_and(RepositoryError::is_full) { self.on_reserve(work) } else { done }
+    }
+
+    /// Runs something with the room that was kept for a full disk, and keeps room again.
+    pub fn on_reserve<T>(&self, work: impl FnOnce() -> T) -> T {
         self.reserve.release();
         let done = work();
         self.reserve.refill();

@@ -51,6 +51,16 @@ impl Workspace {
         dry_run: bool,
         author: &Author,
     ) -> Result<Restored, WorkspaceError> {
+        self.with_reserve(|| self.restore_once(commit, path, dry_run, author))
+    }
+
+    fn restore_once(
+        &self,
+        commit: &ObjectId,
+        path: Option<&[Name]>,
+        dry_run: bool,
+        author: &Author,
+    ) -> Result<Restored, WorkspaceError> {
         let mut head = self.head();
         let root = self.repository.commit(commit)?.root_tree;
         if let Some(path) = path {
@@ -70,6 +80,16 @@ impl Workspace {
 
     /// Takes back the last restore or undo of this branch.
     pub fn undo(&self, author: &Author) -> Result<Restored, WorkspaceError> {
+        self.with_reserve(|| self.undo_once(author))
+    }
+
+    /// Does something that must work on a full disk too: a second time, with the room that is kept for that.
+    fn with_reserve<T>(&self, work: impl Fn() -> Result<T, WorkspaceError>) -> Result<T, WorkspaceError> {
+        let done = work();
+        if done.as_ref().is_err_and(WorkspaceError::is_full) { self.repository.on_reserve(work) } else { done }
+    }
+
+    fn undo_once(&self, author: &Author) -> Result<Restored, WorkspaceError> {
         let head = self.head();
         let plan = self.plan_undo()?;
         let cause = Cause { operation: "undo", author, detail: serde_json::json!({ "undoes": plan.operation }) };

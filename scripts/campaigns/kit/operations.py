@@ -58,7 +58,7 @@ class Doer:
         return f"{self.top}/{path}"
 
     def opened(self, path, flags, work):
-        descriptor = os.open(self.at(path), flags)
+        descriptor = os.open(self.at(path), flags | os.O_NONBLOCK)  # It may have become a FIFO.
         try:
             return work(descriptor)
         finally:

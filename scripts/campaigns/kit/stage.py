@@ -22,7 +22,6 @@ class Stage:
         self.errors = []  # Of operations that failed.
         self.dead = False
         self.undo = None
-        self.moving = []  # Where the last restore or undo was to lead.
         self.quiet = False  # After an error no command follows: none that would write over what the failed one left.
 
     def do(self, *operation):
@@ -63,7 +62,6 @@ class Stage:
     def move(self, verb, after, **details):
         """Restores or undoes."""
         before = self.tree
-        self.moving = [after]
         done, reply = self.attempt(verb, lambda: self.mount.request(verb, **details), after)
         if done:
             if reply["safety"]:
