@@ -12,7 +12,7 @@ use mementofs::object::{Author, Commit, EntryKind, Manifest, Name, ObjectKind, R
 use mementofs::repository::Repository;
 use mementofs::store::reread_record;
 use mementofs::workspace::{
-    Branches, CheckpointRequest, NewNode, ROOT, RangeChange, RangeOptions, RenameMode, XattrMode, rewritten_records,
+    Branches, CheckpointRequest, NewNode, ROOT, RangeChange, RangeOptions, RenameMode, Workspace, XattrMode, rewritten_records,
 };
 use peak_alloc::PeakAlloc;
 use std::panic::{AssertUnwindSafe, catch_unwind};

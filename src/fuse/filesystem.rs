@@ -139,7 +139,10 @@ impl MementoFilesystem {
             if change.is_empty() && request.uid() != 0 && request.uid() != now.uid {
                 return Ok(now);
             }
-            let kept = stripped(now.mode);
+            let mut kept = stripped(now.mode);
+            if loses_setgid(request, &now) {
+                kept &= !SETGID;
+            }
             if now.kind != EntryKind::Directory && kept != now.mode {
                 change.mode = Some(kept);
             }
@@ -147,15 +150,14 @@ impl MementoFilesystem {
         view.workspace.set_attributes(ino, change).map_err(refused("setattr", ino))
     }
 
-    /// Takes setgid from what gets an ACL from somebody outside its group, as the kernel asks file systems to.
+    /// Takes setgid from what somebody outside its group writes to or gives an ACL, as the kernel asks file systems to.
     pub(super) fn end_setgid(&self, request: &Request, view: &View, ino: Ino) -> Result<(), Errno> {
-        let now = view.workspace.attributes(ino).map_err(refused("setxattr", ino))?;
-        let member = || request.gid() == now.gid || sys::groups_of(request.pid()).contains(&now.gid);
-        if now.mode & SETGID == 0 || request.uid() == 0 || member() {
+        let now = view.workspace.attributes(ino).map_err(refused("setgid", ino))?;
+        if !loses_setgid(request, &now) {
             return Ok(());
         }
         let change = AttributeChange { mode: Some(now.mode & !SETGID), ..Default::default() };
-        view.workspace.set_attributes(ino, change).map(drop).map_err(refused("setxattr", ino))
+        view.workspace.set_attributes(ino, change).map(drop).map_err(refused("setgid", ino))
     }
 
     /// Answers a change of extended attributes. An access control list changes the mode too; a kernel that does not check
@@ -237,4 +239,10 @@ impl MementoFilesystem {
             }
         });
     }
+}
+
+/// Says whether the caller is outside the group that a file's setgid bit gives rights of: a change by such a one ends it.
+fn loses_setgid(request: &Request, now: &Attributes) -> bool {
+    let is_member = || request.gid() == now.gid || sys::groups_of(request.pid()).contains(&now.gid);
+    now.mode & SETGID != 0 && request.uid() != 0 && !is_member()
 }

@@ -263,7 +263,12 @@ impl Filesystem for MementoFilesystem {
         match self.place(ino) {
             Ok(Place::Files(view, ino)) => {
                 let strip = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-                let written = guarded("write", || view.workspace.write(ino, offset, data, strip).map_err(refused("write", ino)));
+                let written = guarded("write", || {
+                    if strip {
+                        self.end_setgid(request, &view, ino)?;
+                    }
+                    view.workspace.write(ino, offset, data, strip).map_err(refused("write", ino))
+                });
                 let seal_due = written.is_ok_and(|due| due);
                 let stale = move || vec![Stale::Attributes { ino }];
                 let answer = move || reply::written(reply, len, written);
@@ -421,6 +426,7 @@ impl Filesystem for MementoFilesystem {
             let (change, keep_size) = range_change(mode)?;
             let (view, ino) = self.file(ino)?;
             let options = RangeOptions { keep_size, strip_privileges: request.uid() != 0 };
+            self.end_setgid(request, &view, ino)?;
             view.workspace.change_range(ino, offset, length, change, options).map_err(refused("fallocate", ino))?;
             Ok((view, ino))
         });
