@@ -181,7 +181,7 @@ impl Workspace {
             "base": base.to_hex(),
             "conflicts": outcome.conflicts.len(),
         });
-        let id = repository.record_commit(&CommitRequest {
+        let recorded = repository.record_commit(&CommitRequest {
             branch_id: self.branch_id,
             commit: &commit,
             name: None,
@@ -189,7 +189,10 @@ impl Workspace {
             before_root: before.live_root,
             journal_seq: segment,
             merge: Some(&detail),
-        })?;
+        });
+        // As for every movement: see `movement::go`.
+        live.poisoned |= recorded.is_err() && !repository.history().is_settled();
+        let id = recorded?;
         let stale = live.tree.swap(&new, &diff);
         self.note_standing(live, &before.branch, Some(id), outcome.root, segment);
         if let Err(err) = live.journal.sync().forget_before(segment) {

@@ -133,8 +133,13 @@ fn go(
             });
         }
     }
-    if !moves.is_empty() {
-        repository.record_movements(&moves)?;
+    if !moves.is_empty()
+        && let Err(err) = repository.record_movements(&moves)
+    {
+        // When nobody knows whether a crash brings the movements back, nothing may be journaled that would be replayed over them.
+        let doubtful = !repository.history().is_settled();
+        lives.iter_mut().for_each(|live| live.poisoned |= doubtful);
+        return Err(err.into());
     }
     let swapped = legs.iter().zip(lives.iter_mut()).zip(steps).map(|((leg, live), step)| swap_live(leg, live, step));
     Ok(swapped.collect())

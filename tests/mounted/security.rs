@@ -47,9 +47,15 @@ fn a_request_that_hangs_is_named_in_the_log_with_what_it_waits_for() {
     mount.mount_with(&[], &[("MEMENTOFS_HANG_MILLIS", "300")]);
     let file = fs::File::create(mount.path("file")).unwrap();
     let slow = Delayed::calls(&mount, "fdatasync", Duration::from_secs(3));
-    let begun = Instant::now();
-    file.sync_all().unwrap();
-    assert!(begun.elapsed() > Duration::from_secs(1), "the call was not delayed");
+    // Calls are delayed only some time after the tracer says that it is attached.
+    let (begun, mut longest) = (Instant::now(), Duration::ZERO);
+    while longest < Duration::from_secs(1) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "no call was delayed");
+        let asked = Instant::now();
+        mount.write("file", "changed");
+        file.sync_all().unwrap();
+        longest = asked.elapsed();
+    }
     drop(slow);
     let log = mount.log();
     let named: Vec<&str> = log.lines().filter(|line| line.contains("fsync of inode")).collect();
