@@ -168,8 +168,14 @@ impl Signals {
 }
 
 /// Waits for signals and timers until `end`.
-async fn wait(branches: &Branches, mut signals: Signals, mut end: tokio::sync::oneshot::Receiver<()>, mut unmount: impl FnMut()) {
+async fn wait(
+    branches: &Arc<Branches>,
+    mut signals: Signals,
+    mut end: tokio::sync::oneshot::Receiver<()>,
+    mut unmount: impl FnMut(),
+) {
     let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
+    let mut upkeeping = None;
     loop {
         tokio::select! {
             _ = &mut end => return,
@@ -177,8 +183,10 @@ async fn wait(branches: &Branches, mut signals: Signals, mut end: tokio::sync::o
             _ = signals.interrupt.recv() => unmount(),
             _ = signals.hangup.recv() => {}
             _ = upkeep.tick() => {
-                if let Err(err) = branches.sync() {
-                    tracing::warn!(%err, "the journal could not be synced");
+                // On a thread of its own: a signal is answered while the disk is slow.
+                if upkeeping.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
+                    let branches = branches.clone();
+                    upkeeping = Some(tokio::task::spawn_blocking(move || branches.upkeep()));
                 }
             }
         }

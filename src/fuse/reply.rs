@@ -4,7 +4,7 @@ use super::attr::{file_attr, file_type};
 use super::linger::linger;
 use super::naming::Done;
 use super::number::{NodeNumber, TOP, control_of, files_of};
-use super::translate::denied;
+use super::translate::{denied, guarded};
 use super::view::View;
 use super::views::ViewTable;
 use crate::control::{CommandError, Found};
@@ -34,16 +34,17 @@ pub(super) fn no_entry(reply: ReplyEntry) {
     linger();
 }
 
-pub(super) fn control_entry(reply: ReplyEntry, view: u16, result: Result<Attributes, CommandError>) {
-    match result {
+/// Answers with what `find` finds in the control directory; a panic there is an I/O error of this request alone.
+pub(super) fn control_entry(reply: ReplyEntry, view: u16, find: impl FnOnce() -> Result<Attributes, CommandError>) {
+    match guarded("control directory", || find().map_err(denied)) {
         Ok(attributes) => reply.entry(&NEVER, &file_attr(&attributes, control_of(view)), GENERATION),
-        Err(err) => reply.error(denied(err)),
+        Err(errno) => reply.error(errno),
     }
 }
 
 /// Answers with what was found in the control directory of `view`: something of its own, or the top of a branch.
-pub(super) fn found(reply: ReplyEntry, views: &ViewTable, view: &View, result: Result<Found, CommandError>) {
-    match result.map_err(denied).and_then(|found| described(views, view, found)) {
+pub(super) fn found(reply: ReplyEntry, views: &ViewTable, view: &View, find: impl FnOnce() -> Result<Found, CommandError>) {
+    match guarded("control directory", || described(views, view, find().map_err(denied)?)) {
         Ok(attr) => reply.entry(&NEVER, &attr, GENERATION),
         Err(errno) => reply.error(errno),
     }
@@ -110,10 +111,11 @@ pub(super) fn attr(reply: ReplyAttr, view: u16, result: Result<Attributes, Errno
     linger();
 }
 
-pub(super) fn control_attr(reply: ReplyAttr, view: u16, result: Result<Attributes, CommandError>) {
-    match result {
+/// Answers with the attributes of something in the control directory, likewise.
+pub(super) fn control_attr(reply: ReplyAttr, view: u16, describe: impl FnOnce() -> Result<Attributes, CommandError>) {
+    match guarded("control directory", || describe().map_err(denied)) {
         Ok(attributes) => reply.attr(&NEVER, &file_attr(&attributes, control_of(view))),
-        Err(err) => reply.error(denied(err)),
+        Err(errno) => reply.error(errno),
     }
 }
 

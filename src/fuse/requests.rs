@@ -37,7 +37,7 @@ impl Filesystem for MementoFilesystem {
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         match self.place(parent) {
             Ok(Place::Files(view, parent)) if self.is_control_name(parent, name) => {
-                reply::control_entry(reply, view.number(), view.control.top(&caller(request)));
+                reply::control_entry(reply, view.number(), || view.control.top(&caller(request)));
             }
             Ok(Place::Files(view, parent)) => {
                 let view = Answering::of(view);
@@ -50,7 +50,7 @@ impl Filesystem for MementoFilesystem {
             Ok(Place::Control(view, parent)) => {
                 let (views, who, name) = (self.views.clone(), caller(request), name.to_owned());
                 self.mounts().pool().run(move || {
-                    reply::found(reply, &views, &view, view.control.lookup(parent, name.as_bytes(), &who));
+                    reply::found(reply, &views, &view, || view.control.lookup(parent, name.as_bytes(), &who));
                 });
             }
             Err(errno) => reply.error(errno),
@@ -74,7 +74,7 @@ impl Filesystem for MementoFilesystem {
             Ok(Place::Control(view, ino)) => {
                 let who = caller(request);
                 self.mounts().pool().run(move || {
-                    reply::control_attr(reply, view.number(), view.control.attributes(ino, &who));
+                    reply::control_attr(reply, view.number(), || view.control.attributes(ino, &who));
                 });
             }
             Err(errno) => reply.error(errno),
@@ -102,8 +102,8 @@ impl Filesystem for MementoFilesystem {
         let change = attribute_change(mode, uid, gid, size, atime, mtime);
         match self.place(ino) {
             Ok(Place::Control(view, ino)) => {
-                let result = view.control.set_attributes(ino, &change, &caller(request));
-                reply::control_attr(reply, view.number(), result);
+                let who = caller(request);
+                reply::control_attr(reply, view.number(), || view.control.set_attributes(ino, &change, &who));
             }
             Ok(Place::Files(view, ino)) => {
                 let view = Answering::of(view);
@@ -127,8 +127,8 @@ impl Filesystem for MementoFilesystem {
 
     fn mknod(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, rdev: u32, reply: ReplyEntry) {
         if let Ok(Place::Control(view, parent)) = self.place(parent) {
-            let made = view.control.create(parent, name.as_bytes(), &caller(request));
-            return reply::control_entry(reply, view.number(), made);
+            let who = caller(request);
+            return reply::control_entry(reply, view.number(), || view.control.create(parent, name.as_bytes(), &who));
         }
         let made = guarded("mknod", || {
             let kind = EntryKind::from_mode_bits(mode).ok_or(Errno::EINVAL)?;
@@ -142,7 +142,7 @@ impl Filesystem for MementoFilesystem {
         if let Ok(Place::Control(view, parent)) = self.place(parent) {
             let (views, who, name) = (self.views.clone(), caller(request), name.to_owned());
             return self.mounts().pool().run(move || {
-                reply::found(reply, &views, &view, view.control.make_directory(parent, name.as_bytes(), &who));
+                reply::found(reply, &views, &view, || view.control.make_directory(parent, name.as_bytes(), &who));
             });
         }
         let node = NewNode { kind: EntryKind::Directory, mode: mode & 0o7777, uid: 0, gid: 0, device: 0, target: Box::default() };
@@ -151,7 +151,8 @@ impl Filesystem for MementoFilesystem {
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         if let Ok(Place::Control(view, parent)) = self.place(parent) {
-            let removed = view.control.unlink(parent, name.as_bytes(), &caller(request)).map_err(denied);
+            let who = caller(request);
+            let removed = guarded("unlink", || view.control.unlink(parent, name.as_bytes(), &who).map_err(denied));
             return reply::empty(reply, removed);
         }
         reply::done(reply, guarded("unlink", || self.remove(parent, name, false)));

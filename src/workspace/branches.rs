@@ -270,6 +270,21 @@ impl Branches {
         self.opened().iter().try_for_each(|workspace| workspace.sync())
     }
 
+    /// Does what is due from time to time: makes changes that nobody synced durable, and seals branches whose journal has
+    /// grown long without a write that would have said so.
+    pub fn upkeep(&self) {
+        for workspace in self.opened() {
+            if let Err(err) = workspace.sync() {
+                tracing::warn!(branch = workspace.branch(), %err, "the journal could not be synced");
+            }
+            if workspace.is_seal_due()
+                && let Err(err) = workspace.seal_now()
+            {
+                tracing::warn!(branch = workspace.branch(), %err, "background seal failed");
+            }
+        }
+    }
+
     /// Opens the branch that every store begins with, or, when it was renamed or deleted, the first there is.
     pub fn open_first(&self) -> Result<Arc<Workspace>, WorkspaceError> {
         match self.repository.branch(MAIN_BRANCH) {

@@ -57,7 +57,17 @@ pub struct Live {
     pub dirty_bytes: u64,
 }
 
+/// When the journal segment is longer than this, the branch is sealed in the background, so that recovery stays short.
+const JOURNAL_BYTES_MAX: u64 = 128 << 20;
+/// When more staging files than this are open, the branch is sealed likewise: each holds a descriptor.
+const STAGING_FILES_MAX: usize = 2000;
+
 impl Live {
+    /// Says whether the journal has grown so long, or so many staging files are open, that a seal is due.
+    pub fn is_seal_due(&self) -> bool {
+        self.journal.segment_bytes() > JOURNAL_BYTES_MAX || self.staging.open_count() > STAGING_FILES_MAX
+    }
+
     /// Journals and applies `operation` unless all files it concerns lost their names: nobody could find those after a restart.
     pub(super) fn perform(&mut self, operation: &Operation, files: &[Ino]) -> Result<(), WorkspaceError> {
         if self.poisoned {

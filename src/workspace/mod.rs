@@ -71,12 +71,6 @@ use staging::StagingDir;
 use standing::Standing;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// When the journal segment is longer than this, the branch is sealed in the background, so that recovery stays short.
-const JOURNAL_BYTES_MAX: u64 = 128 << 20;
-
-/// When more staging files than this are open, the branch is sealed likewise: each holds a descriptor.
-const STAGING_FILES_MAX: usize = 2000;
-
 /// The live tree behind one branch.
 ///
 /// Lock order, outermost first: `head` (one checkpoint or restore at a time), then `live`. `live` is held for memory
@@ -305,8 +299,13 @@ impl Workspace {
         self.making_room(|| {
             let mut live = self.live_to_change();
             live.write(ino, offset, data, strip_privileges)?;
-            Ok(live.journal.segment_bytes() > JOURNAL_BYTES_MAX || live.staging.open_count() > STAGING_FILES_MAX)
+            Ok(live.is_seal_due())
         })
+    }
+
+    /// Says whether the journal has grown so long that a seal is due.
+    pub fn is_seal_due(&self) -> bool {
+        self.live().is_seal_due()
     }
 
     /// Does something that takes space; on a full disk once more, after the staging files that nobody needs are gone.
