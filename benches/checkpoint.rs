@@ -1,6 +1,6 @@
 //! What checkpoints, restores, mounts and imports cost, through the built program and a real mount.
 //!
-//! `scripts/bench checkpoint [--quick] [--json FILE]`. Each figure is a median over at least 20 runs (three for those that
+//! `scripts/bench checkpoint [--quick|--million] [--json FILE]`. Each figure is a median over at least 20 runs (three for those that
 //! take seconds); the table says what the project wants to reach. Nothing here asserts a time.
 
 use std::fs;
@@ -14,12 +14,18 @@ fn main() {
     let quick = arguments.iter().any(|argument| argument == "--quick");
     let json = arguments.iter().position(|argument| argument == "--json").and_then(|at| arguments.get(at + 1));
     let mut table = Table::default();
-    let sizes: &[usize] = if quick { &[1_000, 10_000] } else { &[1_000, 10_000, 100_000] };
+    let million = arguments.iter().any(|argument| argument == "--million");
+    let sizes: &[usize] = match (quick, million) {
+        (true, _) => &[1_000, 10_000],
+        (false, false) => &[1_000, 10_000, 100_000],
+        (false, true) => &[1_000, 10_000, 100_000, 1_000_000],
+    };
     for flat in [false, true] {
         for files in sizes {
             one_tree(*files, flat, quick, &mut table);
         }
     }
+    idle_branches(if quick { 20 } else { 100 }, &mut table);
     many_checkpoints(if quick { 1_000 } else { 10_000 }, &mut table);
     import(if quick { 2_000 } else { 20_000 }, &mut table);
     table.print();
@@ -235,6 +241,62 @@ fn one_tree(files: usize, flat: bool, quick: bool, table: &mut Table) {
         took
     });
     table.add(format!("restore across 10 changed files of {files} {shape}"), restore, "ms", "15");
+    fork(&bench, files, shape, table);
+}
+
+fn fork(bench: &Bench, files: usize, shape: &str, table: &mut Table) {
+    const RUNS: usize = 41;
+    let branches = bench.top().join(".memento/branches");
+    let request = bench.top().join(".memento/requests/fork");
+    let forked = median_ms(RUNS, |at| {
+        let command = format!(r#"{{"do":"fork","name":"fork-{at}"}}"#);
+        timed(|| fs::write(&request, &command).expect("a fork"))
+    });
+    table.add(format!("fork, {files} files {shape}"), forked, "ms", "1");
+    let listed = median_ms(RUNS, |at| {
+        timed(|| assert!(fs::read_dir(branches.join(format!("fork-{at}"))).expect("a branch").next().is_some()))
+    });
+    table.add(format!("first listing in a branch, {files} files {shape}"), listed, "ms", "2");
+}
+
+/// Branches that were looked at once and are left alone, and branches that hold 50 changed files each.
+fn idle_branches(count: usize, table: &mut Table) {
+    const CHANGED: usize = 50;
+    let mut bench = Bench::new();
+    let source = bench.dir.path().join("source");
+    make_tree(&source, 10_000, false);
+    let imported = Command::new(env!("CARGO_BIN_EXE_mementofs"))
+        .args(["import", "--store"])
+        .args([&bench.store(), &source])
+        .stdout(Stdio::null())
+        .status();
+    assert!(imported.expect("the program starts").success());
+    bench.mount();
+    let branches = bench.top().join(".memento/branches");
+    let resident = bench.resident_mib();
+    for at in 0..count {
+        fs::create_dir(branches.join(format!("idle-{at}"))).expect("a fork");
+        assert!(fs::read_dir(branches.join(format!("idle-{at}"))).expect("a branch").next().is_some());
+    }
+    let each = (bench.resident_mib() - resident) * 1024.0 / count as f64;
+    table.add(format!("memory of each of {count} idle branches"), each, "KiB", "50");
+    let before = disk_bytes(&bench.store());
+    for at in 0..count {
+        let top = branches.join(format!("idle-{at}"));
+        for file in 0..CHANGED {
+            let path = bench.file(file * 97, false);
+            let path = top.join(path.strip_prefix(bench.top()).expect("below the top"));
+            fs::write(path, noise(4096, (at * CHANGED + file) as u64)).expect("a file is written");
+        }
+        fs::write(top.join(".memento/checkpoint"), "changed").expect("a checkpoint");
+    }
+    let each = (disk_bytes(&bench.store()) - before) as f64 / (count * CHANGED) as f64 / 4096.0;
+    table.add(
+        format!("store growth of {count} branches with {CHANGED} changed files of 4 KiB each, to what changed"),
+        each,
+        "times",
+        "2",
+    );
 }
 
 fn make_tree(source: &Path, files: usize, flat: bool) {
