@@ -70,7 +70,7 @@ impl Mirror {
         let lines: String = events.iter().map(line_of).collect();
         match file.write_all(lines.as_bytes()) {
             Ok(()) => state.last_seq = last.seq,
-            // A part of a line may be there; the next start begins a new line behind it.
+            // A part of a line may be there; the next start cuts it off.
             Err(err) => {
                 tracing::debug!(%err, "events were not written a second time");
                 state.file = None;
@@ -98,7 +98,10 @@ fn open_at(path: &Path) -> io::Result<(File, i64)> {
     if last_seq.is_none() && start > 0 {
         last_seq = read(path)?.events.last().map(|event| event.seq);
     }
-    if !tail.ends_with(b"\n") {
+    let torn = tail.iter().rev().take_while(|byte| **byte != b'\n').count();
+    if torn > 0 && torn < tail.len() + usize::from(start == 0) && parse_line(&tail[tail.len() - torn..]).is_none() {
+        file.set_len(len - torn as u64)?; // Cut short by a crash: the database has the event, and it is written again.
+    } else if torn > 0 {
         file.write_all(b"\n")?;
     }
     Ok((file, last_seq.unwrap_or(0)))
@@ -206,8 +209,24 @@ mod tests {
         follow(&mirror, 4);
         let content = read_beside(&database).unwrap();
         assert_eq!(content.events, [event(2), event(3), event(4)]);
-        assert_eq!(content.damaged, [1, 4]);
+        assert_eq!(content.damaged, [1]); // What was cut short was cut off.
         rewrite(&database, &[event(1)]).unwrap();
         assert_eq!(read_beside(&database).unwrap().events, [event(1)]);
+    }
+
+    #[test]
+    fn a_line_that_was_cut_short_at_any_byte_is_written_again_and_is_no_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = dir.path().join("store.db");
+        let whole: String = [event(1), event(2)].iter().map(line_of).collect();
+        for len in 0..=whole.len() {
+            std::fs::write(path_beside(&database), &whole[..len]).unwrap();
+            let mirror = Mirror::open(&database);
+            let last = mirror.last_seq();
+            follow(&mirror, 2);
+            let content = read_beside(&database).unwrap();
+            assert_eq!(content.damaged, Vec::<usize>::new(), "cut at {len}, last event {last}");
+            assert_eq!(content.events, [event(1), event(2)], "cut at {len}, last event {last}");
+        }
     }
 }
