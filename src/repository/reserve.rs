@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 
 /// What a run of gc and a handful of deletions write at most before they free anything.
 const RESERVE_BYTES: u64 = 4 << 20;
+/// How many files that takes: a pack, a segment of the journal, and what SQLite writes beside the database.
+const RESERVE_FILES: usize = 6;
 
-/// A file that holds nothing but room.
+/// Files that hold nothing but room: bytes in the first, and each an inode.
 #[derive(Debug)]
 pub(super) struct Reserve {
     path: PathBuf,
@@ -27,12 +29,23 @@ impl Reserve {
         let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(&self.path);
         if let Err(err) = file.and_then(|file| sys::reserve(&file, 0, RESERVE_BYTES)) {
             tracing::warn!(%err, "no room can be kept in reserve");
-            self.release(); // Half a reserve helps nobody.
+            let _ = std::fs::remove_file(&self.path); // Half a reserve helps nobody.
+        }
+        for path in self.further() {
+            if File::options().write(true).create(true).truncate(false).mode(0o600).open(path).is_err() {
+                break; // Each file that there is room for helps.
+            }
         }
     }
 
     fn release(&self) {
-        let _ = std::fs::remove_file(&self.path);
+        for path in self.further().chain([self.path.clone()]) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
+    fn further(&self) -> impl Iterator<Item = PathBuf> {
+        (1..RESERVE_FILES).map(|number| self.path.with_extension(number.to_string()))
     }
 }
 

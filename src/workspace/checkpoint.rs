@@ -184,6 +184,7 @@ impl Workspace {
     fn give_back(&self, taken: Taken) {
         let mut live = self.live();
         live.tree.abandon_cut();
+        live.journal.trim_previous();
         live.staging.release(taken.released);
     }
 

@@ -51,21 +51,20 @@ pub struct Journal {
 
 impl Journal {
     /// Starts segment `segment` in `dir`; nothing of that number may exist.
+    ///
+    /// On a disk without room for another file it goes on with the segment before, which a replay left whole.
     pub fn start(dir: &Path, segment: u64) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
         let sync = Arc::new(JournalSync::start(dir)?);
-        let file = create_segment(dir, segment)?;
+        let (segment, file, offset) = match create_segment(dir, segment) {
+            Err(err) if err.kind() == io::ErrorKind::StorageFull => {
+                let (file, offset) = last_segment(dir, segment).ok_or(err)?;
+                (segment - 1, file, offset)
+            }
+            file => (segment, file?, HEADER_BYTES as u64),
+        };
         sync.add(segment, file.clone());
-        Ok(Self {
-            dir: dir.to_owned(),
-            segment,
-            file,
-            offset: HEADER_BYTES as u64,
-            reserved: 0,
-            sync,
-            scratch: Vec::new(),
-            off: false,
-        })
+        Ok(Self { dir: dir.to_owned(), segment, file, offset, reserved: 0, sync, scratch: Vec::new(), off: false })
     }
 
     /// Takes the room that is kept for what frees space now, and not with the first record: the disk may be full by then.
@@ -139,6 +138,15 @@ impl Journal {
         Ok(self.segment)
     }
 
+    /// Gives back the room that the segment before this one had taken and will not use: it stays, but nothing is appended to it.
+    pub fn trim_previous(&self) {
+        if self.segment > 1
+            && let Ok(file) = OpenOptions::new().write(true).open(segment_path(&self.dir, self.segment - 1))
+        {
+            let _ = trim(&file); // It would be room on a full disk, nothing more.
+        }
+    }
+
     /// Writes nothing from now on.
     pub fn turn_off(&mut self) {
         self.off = true;
@@ -160,6 +168,11 @@ impl Journal {
     }
 }
 
+/// Gives back what space a segment has behind its end.
+pub fn trim(file: &File) -> io::Result<()> {
+    file.set_len(file.metadata()?.len())
+}
+
 /// Returns the header of a segment.
 pub fn header() -> [u8; HEADER_BYTES] {
     let mut header = [0; HEADER_BYTES];
@@ -175,6 +188,14 @@ fn create_segment(dir: &Path, number: u64) -> io::Result<Arc<File>> {
         return Err(err);
     }
     Ok(Arc::new(file))
+}
+
+/// Opens the segment before `segment` for going on with it, and says where it ends.
+fn last_segment(dir: &Path, segment: u64) -> Option<(Arc<File>, u64)> {
+    let path = segment_path(dir, segment.checked_sub(1)?);
+    let file = OpenOptions::new().read(true).write(true).open(path).ok()?;
+    let len = file.metadata().ok()?.len();
+    (len >= HEADER_BYTES as u64).then(|| (Arc::new(file), len))
 }
 
 /// Returns the path of the segment `number` in the directory of a journal.

@@ -65,6 +65,8 @@ impl<'a> Leg<'a> {
 /// A leg that is ready to go: nothing of its tree is dirty, and nothing becomes so while its live tree is locked.
 struct Step {
     target: Target,
+    /// The state of the checkpoint on which the branch will stand.
+    commit_root: Option<ObjectId>,
     changes: Vec<PathChange>,
     /// What is to be swapped; nothing for a branch that is where it is to go.
     swap: Option<(Root, StateDiff)>,
@@ -73,12 +75,14 @@ struct Step {
 impl Step {
     fn plan(repository: &Repository, head: &Head, target: Target) -> Result<Self, WorkspaceError> {
         let changes = repository.changes_between(Some(&head.live_root), &target.root)?;
+        // Everything that can fail comes before the transaction: a movement that is told as failed must not have happened.
+        let commit_root = target.commit.map(|id| repository.commit(&id)).transpose()?.map(|commit| commit.root_tree);
         if target.root == head.live_root && target.commit == head.commit {
-            return Ok(Self { target, changes, swap: None });
+            return Ok(Self { target, commit_root, changes, swap: None });
         }
         let (old, new) = (repository.root(&head.live_root)?, repository.root(&target.root)?);
         let diff = tree::diff_states(repository, &old, &new)?;
-        Ok(Self { target, changes, swap: Some((new, diff)) })
+        Ok(Self { target, commit_root, changes, swap: Some((new, diff)) })
     }
 }
 
@@ -104,7 +108,7 @@ pub(super) fn move_all(legs: &mut [Leg<'_>], cause: &Cause<'_>) -> Result<Vec<Re
         let steps = steps.collect::<Result<Vec<_>, _>>()?;
         let stale = go(&repository, legs, &mut lives, &steps, cause)?;
         drop(lives);
-        return legs.iter_mut().zip(steps).zip(stale).map(|((leg, step), stale)| arrive(&repository, leg, step, stale)).collect();
+        return Ok(legs.iter_mut().zip(steps).zip(stale).map(|((leg, step), stale)| arrive(leg, step, stale)).collect());
     }
     Ok(Vec::new())
 }
@@ -156,14 +160,11 @@ fn swap_live(leg: &Leg<'_>, live: &mut Live, step: &Step) -> Vec<Stale> {
     stale
 }
 
-fn arrive(repository: &Repository, leg: &mut Leg<'_>, step: Step, stale: Vec<Stale>) -> Result<Restored, WorkspaceError> {
+fn arrive(leg: &mut Leg<'_>, step: Step, stale: Vec<Stale>) -> Restored {
     if step.swap.is_some() {
         leg.head.commit = step.target.commit;
         leg.head.live_root = step.target.root;
-        leg.head.commit_root = match &step.target.commit {
-            Some(id) => Some(repository.commit(id)?.root_tree),
-            None => None,
-        };
+        leg.head.commit_root = step.commit_root;
     }
-    Ok(Restored { changes: step.changes, safety: leg.safety, newest: leg.head.commit, stale })
+    Restored { changes: step.changes, safety: leg.safety, newest: leg.head.commit, stale }
 }

@@ -1,6 +1,6 @@
 //! Replays the journal of a branch, and sets aside what cannot be relied on.
 
-use super::journal::{header, segment_path, segments};
+use super::journal::{header, segment_path, segments, trim};
 use super::operation::Operation;
 use super::segment::{Ending, HEADER_BYTES, Record, has_header, last_standing, scan};
 use super::standing::Standing;
@@ -113,6 +113,8 @@ fn replay_segment<E: From<io::Error>>(
     }
     if cut {
         file.set_len(scanned.good as u64)?;
+    } else if let Err(err) = trim(&file) {
+        tracing::debug!(%err, "a journal segment keeps the room that it had taken");
     }
     if !has_header(&bytes) || scanned.good < HEADER_BYTES {
         file.write_all_at(&header(), 0)?;

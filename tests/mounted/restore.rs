@@ -248,3 +248,25 @@ fn an_undo_to_a_deleted_checkpoint_stands_on_the_one_before_it() {
     mount.tell("gc", r#"{"grace_secs":0}"#);
     assert_eq!(std::fs::read_to_string(mount.control(format!("checkpoints/{again}/file"))).unwrap(), "2");
 }
+
+#[test]
+fn an_undo_that_fails_at_the_checkpoint_it_goes_to_changes_nothing() {
+    let mount = TestMount::new();
+    mount.write("a", "1");
+    let one = mount.checkpoint("one");
+    mount.write("a", "2");
+    let two = mount.checkpoint("two");
+    mount.tell("restore", &one);
+    let database = rusqlite::Connection::open(mount.store().join("store.db")).unwrap();
+    let kind = |kind: &str| {
+        let changed = database.execute("UPDATE file_commits SET kind = ?1 WHERE id = ?2", [kind, &two]).unwrap();
+        assert_eq!(changed, 1);
+    };
+    kind("of no kind");
+    mount.refusal("undo", "x");
+    assert_eq!((mount.read("a").as_str(), mount.newest()), ("1", one), "the caller was told that it failed");
+    kind("manual");
+    mount.tell("undo", "x");
+    assert_eq!((mount.read("a").as_str(), mount.newest()), ("2", two));
+    assert_eq!(mount.says("status"), "");
+}

@@ -224,7 +224,9 @@ fn a_store_without_inodes_left_is_said_too() {
     if !is_root() {
         return;
     }
-    let mount = SmallDisk::new("size=64m,nr_inodes=40");
+    let mut mount = SmallDisk::new("size=64m,nr_inodes=48");
+    mount.write("small", "1");
+    let base = mount.checkpoint("base");
     let mut refused = None;
     for at in 0..60 {
         if let Err(err) = fs::write(mount.path(format!("large{at}")), noise(300_000, at)) {
@@ -233,6 +235,18 @@ fn a_store_without_inodes_left_is_said_too() {
         }
     }
     assert_eq!(refused, Some(libc::ENOSPC));
+    assert!(fs::read(mount.path("large0")).unwrap() == noise(300_000, 0));
+    // Somebody else takes what is left. The store can be mounted all the same, and files that need no file of their own written.
+    let fillers = (0..).map(|at| mount.disk.join(format!("filler{at}"))).take_while(|path| fs::write(path, "").is_ok()).count();
+    mount.crash();
+    assert!(fs::read(mount.path("large0")).unwrap() == noise(300_000, 0));
+    mount.write("small", "2");
+    mount.crash();
+    assert_eq!(mount.read("small"), "2", "after {fillers} fillers");
+    // What a restore needs of inodes is kept for it.
+    mount.tell("restore", &base);
+    assert_eq!((mount.read("small").as_str(), mount.path("large0").exists()), ("1", false));
+    mount.tell("undo", "x");
     assert!(fs::read(mount.path("large0")).unwrap() == noise(300_000, 0));
 }
 

@@ -198,7 +198,7 @@ pub fn copy(from: &Path, to: &Path) {
         let target = to.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {
             copy(&entry.path(), &target);
-        } else if entry.file_name() != "reserve" {
+        } else if !entry.file_name().to_string_lossy().starts_with("reserve") {
             fs::copy(entry.path(), target).unwrap();
         }
     }

@@ -77,9 +77,17 @@ class Doer:
         os.symlink(target, self.at(path))
 
     def write(self, path, offset, data):
-        written = self.opened(path, os.O_WRONLY, lambda descriptor: os.pwrite(descriptor, data, offset))
-        if written != len(data):
-            raise OSError(errno.EIO, f"a short write: {written} of {len(data)}", path)
+        """Writes all of it; the error of a part says in `written` how much had been."""
+        def work(descriptor):
+            done = 0
+            while done < len(data):
+                try:
+                    done += os.pwrite(descriptor, data[done:], offset + done)
+                except OSError as err:
+                    err.written = done
+                    raise
+
+        self.opened(path, os.O_WRONLY, work)
 
     def map(self, path, offset, data):
         """Writes through a shared mapping, within a page that lies in the file, and syncs it."""
@@ -124,7 +132,12 @@ class Doer:
         """Removes a file and goes on writing into it."""
         def work(descriptor):
             os.unlink(self.at(path))
-            os.pwrite(descriptor, data, 0)
+            try:
+                os.pwrite(descriptor, data, 0)
+            except OSError as err:
+                if err.errno not in (errno.ENOSPC, errno.EIO):
+                    raise
+                # The name is gone, and that is all that can be seen of it.
 
         self.opened(path, os.O_WRONLY, work)
 

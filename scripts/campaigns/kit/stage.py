@@ -33,7 +33,17 @@ class Stage:
             after.apply(operation)
         except KeyError:
             return False  # What it needs was not made.
-        return self.attempt(operation[0], lambda: self.doer.perform(operation), after)[0]
+        return self.attempt(operation[0], lambda: self.perform(operation), after)[0]
+
+    def perform(self, operation):
+        try:
+            self.doer.perform(operation)
+        except OSError as err:
+            written = getattr(err, "written", 0)
+            if written:  # It was more than one request, and the first ones were done.
+                self.tree = self.tree.copy()
+                self.tree.apply((*operation[:3], operation[3][:written]))
+            raise
 
     def attempt(self, what, work, after):
         """Does something that leads to the tree `after`. Returns whether it was done, and what it gave."""

@@ -7,10 +7,10 @@ import time
 
 
 class Verdict:
-    """What a campaign found. The last line it prints is `N cycles, M violations`."""
+    """What a campaign found. The last line it prints is `N cycles, M violations`, or another `unit`."""
 
-    def __init__(self, name):
-        self.name, self.cycles, self.violations = name, 0, 0
+    def __init__(self, name, unit="cycles"):
+        self.name, self.unit, self.cycles, self.violations = name, unit, 0, 0
         self.begun = time.monotonic()
 
     def cycle(self, wrong, where):
@@ -23,7 +23,7 @@ class Verdict:
     def end(self):
         """Prints the last line and ends with the status that goes with it."""
         print(f"{self.name}: {time.monotonic() - self.begun:.0f} s")
-        print(f"{self.cycles} cycles, {self.violations} violations", flush=True)
+        print(f"{self.cycles} {self.unit}, {self.violations} violations", flush=True)
         sys.exit(1 if self.violations or not self.cycles else 0)
 
 

@@ -71,11 +71,11 @@ class World:
             checkpoint.ranges = {}
         return wrong
 
-    def check_ids(self, mount, others):
+    def check_ids(self, mount, others, elsewhere=frozenset()):
         """Looks whether exactly the checkpoints exist that should.
 
         `others` describes those that may exist besides: made by a command in flight, or by a restore that had to save what
-        was written beside it more than once.
+        was written beside it more than once. `elsewhere` are those of other branches.
         """
         wrong = []
         present = mount.checkpoint_ids()
@@ -85,7 +85,7 @@ class World:
                     wrong.append(f"acknowledged checkpoint {identity[:12]} is missing")
                 del self.checkpoints[identity]
         self.maybe_deleted &= set(self.checkpoints)
-        for identity in present - set(self.checkpoints):
+        for identity in present - set(self.checkpoints) - elsewhere:
             wrong += self.adopt(mount, identity, others)
         return wrong
 
