@@ -87,8 +87,17 @@ impl History {
 
     /// Finds a branch by number, a deleted one too.
     pub fn branch_by_id(&self, id: i64) -> Result<BranchRow, HistoryError> {
+        self.numbered_branch(id, "id = ?")
+    }
+
+    /// Finds a branch by number that is not deleted.
+    pub fn living_branch(&self, id: i64) -> Result<BranchRow, HistoryError> {
+        self.numbered_branch(id, "id = ? AND deleted_at IS NULL")
+    }
+
+    fn numbered_branch(&self, id: i64, condition: &str) -> Result<BranchRow, HistoryError> {
         let reader = self.reader();
-        let mut statement = reader.prepare_cached(&format!("SELECT {COLUMNS} FROM branches WHERE id = ?"))?;
+        let mut statement = reader.prepare_cached(&format!("SELECT {COLUMNS} FROM branches WHERE {condition}"))?;
         let mut rows = statement.query([id])?;
         branch_of(rows.next()?.ok_or_else(|| HistoryError::NoBranch { name: format!("number {id}") })?)
     }
