@@ -34,6 +34,7 @@ fn run(steps: &[Step]) -> Result<u64, TestCaseError> {
         same.map_err(|differs| TestCaseError::fail(format!("after {step:?}: {differs}")))?;
     }
     pair.check_all().map_err(|differs| TestCaseError::fail(format!("at the end: {differs}")))?;
+    pair.check_store().map_err(|found| TestCaseError::fail(format!("a check at the end finds {found}")))?;
     pair.crash();
     pair.check_all().map_err(|differs| TestCaseError::fail(format!("after a last crash: {differs}")))?;
     Ok(done)

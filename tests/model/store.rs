@@ -5,7 +5,7 @@ use crate::real::{Real, View, split};
 use crate::steps::Step;
 use crate::tree::{Model, is_below};
 use mementofs::object::{Author, ObjectId};
-use mementofs::repository::GcRules;
+use mementofs::repository::{Check, GcRules};
 use mementofs::workspace::{CheckpointRequest, WorkspaceError};
 
 /// What an undo on a branch takes back.
@@ -96,6 +96,7 @@ impl Pair {
                 let model = self.here().model.clone();
                 self.checkpoints.push((done.id, model));
             }
+            Step::DeleteCheckpoint(at) => return self.delete_checkpoint(at),
             Step::Restore(at) => {
                 let (id, then) = self.pick(at)?;
                 self.view().restore(&id, None, false, &author()).unwrap();
@@ -122,6 +123,19 @@ impl Pair {
                 return Sides { model: &mut self.here().model, view }.apply(step);
             }
         }
+        Some(())
+    }
+
+    /// Deletes a checkpoint, unless a branch stands on it.
+    fn delete_checkpoint(&mut self, at: usize) -> Option<()> {
+        let (id, _) = self.pick(at)?;
+        if self.real.branches().repository().delete_checkpoint(&id, &author()).is_err() {
+            let stands = self.real.branches().repository().history().branches().unwrap().iter().any(|row| row.head == Some(id));
+            assert!(stands, "a checkpoint on which no branch stands could not be deleted");
+            return None;
+        }
+        self.checkpoints.retain(|(other, _)| *other != id);
+        self.view().restore(&id, None, false, &author()).unwrap_err();
         Some(())
     }
 
@@ -246,6 +260,10 @@ impl Pair {
         if names != self.real.names() {
             return Err(format!("the branches are {:?} instead of {names:?}", self.real.names()));
         }
+        let broken = self.real.branches().repository().history().broken_references();
+        if !broken.is_empty() {
+            return Err(broken.join("; "));
+        }
         self.living().into_iter().try_for_each(|at| self.check(at))
     }
 
@@ -258,6 +276,13 @@ impl Pair {
         let differs = |path: &&Vec<u8>| expected.get(*path) != found.get(*path);
         let paths = expected.keys().chain(found.keys()).filter(differs).map(|path| String::from_utf8_lossy(path).into_owned());
         Err(format!("in the branch {} these differ: {:?}", branch.name, paths.collect::<Vec<_>>()))
+    }
+
+    /// Says what a check of every byte of the store finds; nothing should be wrong.
+    pub fn check_store(&self) -> Result<(), String> {
+        let check = Check { read_data: true, progress: &|_, _, _| {} };
+        let found = self.real.branches().repository().verify(&check).findings;
+        if found.is_empty() { Ok(()) } else { Err(format!("{found:?}")) }
     }
 
     /// As a crash does, and then all must be there.

@@ -53,3 +53,23 @@ fn who_found_a_branch_just_before_its_deletion_cannot_open_it() {
     assert!(branches.open_row(row).is_err());
     assert_eq!(branches.opened().len(), 1);
 }
+
+/// It stood on the deleted checkpoint again, which gc then took.
+#[test]
+fn a_branch_comes_back_on_a_checkpoint_that_is_not_deleted() {
+    let (_temp, branches) = store();
+    let main = branches.open("main").unwrap();
+    create(&main, "on main");
+    let start = branches.fork(&main, None, "b", &author()).unwrap().head;
+    create(&branches.open("b").unwrap(), "on b");
+    branches.delete("b", &main, &author()).unwrap();
+    let before_deleting = branches.repository().history().checkpoints().unwrap().remove(0).id;
+    branches.repository().delete_checkpoint(&before_deleting, &author()).unwrap();
+    branches.undo(&main, &author()).unwrap();
+    assert_eq!(branches.repository().branch("b").unwrap().head, start);
+    assert!(branches.repository().history().broken_references().is_empty());
+    let back = branches.open("b").unwrap();
+    assert!(back.lookup(ROOT, &Name::new(b"on b").unwrap()).unwrap().is_some());
+    let again = back.checkpoint(&CheckpointRequest::new("again", author())).unwrap();
+    assert!(again.created, "what it holds is in no checkpoint");
+}
