@@ -2,7 +2,7 @@
 
 use super::labels::validate_branch_name;
 use super::objects::{NewObject, id_at, id_or_none_at, insert_objects};
-use super::operations::{NewOperation, check_living, insert_operation};
+use super::operations::{NewOperation, check_living, insert_operation, living};
 use super::outbox::insert_event;
 use super::{History, HistoryError};
 use crate::object::{Author, ObjectId, Timestamp};
@@ -87,8 +87,17 @@ impl History {
 
     /// Finds a branch by number, a deleted one too.
     pub fn branch_by_id(&self, id: i64) -> Result<BranchRow, HistoryError> {
+        self.numbered_branch(id, "id = ?")
+    }
+
+    /// Finds a branch by number that is not deleted.
+    pub fn living_branch(&self, id: i64) -> Result<BranchRow, HistoryError> {
+        self.numbered_branch(id, "id = ? AND deleted_at IS NULL")
+    }
+
+    fn numbered_branch(&self, id: i64, condition: &str) -> Result<BranchRow, HistoryError> {
         let reader = self.reader();
-        let mut statement = reader.prepare_cached(&format!("SELECT {COLUMNS} FROM branches WHERE id = ?"))?;
+        let mut statement = reader.prepare_cached(&format!("SELECT {COLUMNS} FROM branches WHERE {condition}"))?;
         let mut rows = statement.query([id])?;
         branch_of(rows.next()?.ok_or_else(|| HistoryError::NoBranch { name: format!("number {id}") })?)
     }
@@ -233,7 +242,7 @@ impl History {
         })
     }
 
-    /// Brings a deleted branch back. An operation of the branch `on`, which stands at `standing` before and after.
+    /// Brings a deleted branch back; when its newest checkpoint was deleted since, on the nearest one before it. An operation of the branch `on`, which stands at `standing` before and after.
     pub fn revive_branch(
         &self,
         branch: &BranchRow,
@@ -244,7 +253,11 @@ impl History {
         let time = Timestamp::now();
         self.write(|transaction| {
             check_free(transaction, &branch.name)?;
-            transaction.execute("UPDATE branches SET deleted_at = NULL WHERE id = ?", [branch.id])?;
+            let head = branch.head.map(|id| living(transaction, &id)).transpose()?.flatten();
+            transaction.execute(
+                "UPDATE branches SET deleted_at = NULL, head = ? WHERE id = ?",
+                params![head.map(|id| id.to_hex()), branch.id],
+            )?;
             let detail = json!({ "undoes": "branch.delete", "branch": branch.name, "branch_id": branch.id });
             let standing = (standing.0, Some(standing.1));
             let operation =

@@ -87,7 +87,7 @@ pub(super) fn insert_operation(
 }
 
 /// Returns a checkpoint, or the nearest one before it that is not deleted.
-fn living(connection: &Connection, id: &ObjectId) -> Result<Option<ObjectId>, HistoryError> {
+pub(super) fn living(connection: &Connection, id: &ObjectId) -> Result<Option<ObjectId>, HistoryError> {
     let mut statement = connection.prepare_cached(
         "WITH RECURSIVE line(id, parent, deleted_at) AS (
              SELECT id, parent, deleted_at FROM file_commits WHERE id = ?1

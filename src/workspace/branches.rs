@@ -89,7 +89,7 @@ impl Branches {
         if let Some(workspace) = self.table().get(&row.id) {
             return Ok(workspace.clone());
         }
-        let row = self.repository.history().branch_by_id(row.id)?; // Somebody may have closed it meanwhile.
+        let row = self.repository.history().living_branch(row.id)?; // Somebody may have closed or deleted it meanwhile.
         let workspace = Workspace::open_row(self.repository.clone(), row)?;
         self.table().insert(workspace.branch_id, workspace.clone());
         Ok(workspace)
@@ -157,16 +157,20 @@ impl Branches {
     /// Deletes a branch: what it holds that no checkpoint holds is checkpointed first. The deletion is an operation of
     /// the branch `on`, whose `undo` takes it back until gc.
     pub fn delete(&self, name: &str, on: &Workspace, author: &Author) -> Result<(), WorkspaceError> {
-        let row = self.repository.branch(name)?;
+        self.delete_row(self.repository.branch(name)?, on, author)
+    }
+
+    fn delete_row(&self, row: BranchRow, on: &Workspace, author: &Author) -> Result<(), WorkspaceError> {
         if row.id == on.branch_id {
-            return Err(WorkspaceError::Busy(format!("{name} is the branch you are in")));
+            return Err(WorkspaceError::Busy(format!("{} is the branch you are in", row.name)));
         }
         self.check_unused(&row)?;
         let workspace = self.open_row(row)?;
         let mut head = workspace.head();
+        let name = head.branch.clone(); // It may have been renamed until the head was ours.
         let (commit, root) = workspace.standing(&mut head, &format!("before deleting {name}"), author)?;
         workspace.close(true)?;
-        let row = BranchRow { id: workspace.branch_id, name: name.to_owned(), head: commit, live_root: root, journal_seq: 0 };
+        let row = BranchRow { id: workspace.branch_id, name, head: commit, live_root: root, journal_seq: 0 };
         let on = (on.branch_id, on.branch());
         if let Err(err) = self.repository.history().delete_branch(&row, (on.0, &on.1), author) {
             workspace.close(false)?;
@@ -195,8 +199,8 @@ impl Branches {
         match workspace.plan_undo()?.branch {
             None => workspace.undo(author),
             Some((id, BranchUndo::Delete)) => {
-                let row = self.repository.history().branch_by_id(id)?;
-                self.delete(&row.name, workspace, author)?;
+                // By its number: somebody else may have deleted it since, and its name be another branch's.
+                self.delete_row(self.repository.history().living_branch(id)?, workspace, author)?;
                 Ok(Restored::nothing(workspace))
             }
             Some((id, BranchUndo::Revive)) => {
@@ -347,3 +351,6 @@ impl Restored {
         Self { changes: Vec::new(), safety: None, newest: workspace.newest(), stale: Vec::new() }
     }
 }
+
+#[cfg(test)]
+mod tests;

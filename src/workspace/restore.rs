@@ -92,6 +92,9 @@ impl Workspace {
     fn undo_once(&self, author: &Author) -> Result<Restored, WorkspaceError> {
         let head = self.head();
         let plan = self.plan_undo()?;
+        if plan.branch.is_some() {
+            return Err(WorkspaceError::Busy("a branch was deleted or brought back meanwhile; try again".into()));
+        }
         let cause = Cause { operation: "undo", author, detail: serde_json::json!({ "undoes": plan.operation }) };
         self.move_to(head, &cause, &|_| Ok(Target { commit: plan.commit, root: plan.root, source: None }))
     }

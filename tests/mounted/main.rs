@@ -2,6 +2,7 @@
 
 mod apply;
 mod branches;
+mod branches_more;
 mod checkpoint;
 mod cli;
 mod control;

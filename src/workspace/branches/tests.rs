@@ -1,0 +1,75 @@
+use super::*;
+use crate::object::{EntryKind, Name};
+use crate::workspace::{NewNode, ROOT};
+
+fn author() -> Author {
+    Author { uid: 0, pid: 0, command: "test".into() }
+}
+
+fn store() -> (tempfile::TempDir, Arc<Branches>) {
+    let temp = tempfile::tempdir().unwrap();
+    let branches = Branches::new(Repository::create(&temp.path().join("store")).unwrap());
+    (temp, branches)
+}
+
+fn create(workspace: &Workspace, name: &str) {
+    let node = NewNode { kind: EntryKind::File, mode: 0o644, uid: 0, gid: 0, device: 0, target: Box::default() };
+    workspace.create(ROOT, &Name::new(name.as_bytes()).unwrap(), node, 0).unwrap();
+}
+
+/// The deletion that is done again went by the name that the branch had.
+#[test]
+fn undoing_the_undo_of_a_deletion_never_deletes_another_branch_of_that_name() {
+    let (_temp, branches) = store();
+    let main = branches.open("main").unwrap();
+    branches.fork(&main, None, "b", &author()).unwrap();
+    branches.fork(&main, None, "other", &author()).unwrap();
+    branches.delete("b", &main, &author()).unwrap();
+    branches.undo(&main, &author()).unwrap();
+    branches.delete("b", &branches.open("other").unwrap(), &author()).unwrap();
+    let new = branches.fork(&main, None, "b", &author()).unwrap();
+    assert!(branches.undo(&main, &author()).is_err());
+    assert_eq!(branches.repository().branch("b").unwrap().id, new.id);
+}
+
+/// A deletion is an operation of the branch it was asked for on, but what it says of before is about the deleted one.
+#[test]
+fn an_undo_that_a_deletion_overtakes_moves_nothing() {
+    let (_temp, branches) = store();
+    let main = branches.open("main").unwrap();
+    branches.fork(&main, None, "b", &author()).unwrap();
+    create(&main, "on main");
+    branches.delete("b", &main, &author()).unwrap();
+    assert!(matches!(main.undo(&author()), Err(WorkspaceError::Busy(_)))); // As `Branches::undo` calls it, having looked before.
+    assert!(main.lookup(ROOT, &Name::new(b"on main").unwrap()).unwrap().is_some());
+}
+
+#[test]
+fn who_found_a_branch_just_before_its_deletion_cannot_open_it() {
+    let (_temp, branches) = store();
+    let main = branches.open("main").unwrap();
+    let row = branches.fork(&main, None, "b", &author()).unwrap();
+    branches.delete("b", &main, &author()).unwrap();
+    assert!(branches.open_row(row).is_err());
+    assert_eq!(branches.opened().len(), 1);
+}
+
+/// It stood on the deleted checkpoint again, which gc then took.
+#[test]
+fn a_branch_comes_back_on_a_checkpoint_that_is_not_deleted() {
+    let (_temp, branches) = store();
+    let main = branches.open("main").unwrap();
+    create(&main, "on main");
+    let start = branches.fork(&main, None, "b", &author()).unwrap().head;
+    create(&branches.open("b").unwrap(), "on b");
+    branches.delete("b", &main, &author()).unwrap();
+    let before_deleting = branches.repository().history().checkpoints().unwrap().remove(0).id;
+    branches.repository().delete_checkpoint(&before_deleting, &author()).unwrap();
+    branches.undo(&main, &author()).unwrap();
+    assert_eq!(branches.repository().branch("b").unwrap().head, start);
+    assert!(branches.repository().history().broken_references().is_empty());
+    let back = branches.open("b").unwrap();
+    assert!(back.lookup(ROOT, &Name::new(b"on b").unwrap()).unwrap().is_some());
+    let again = back.checkpoint(&CheckpointRequest::new("again", author())).unwrap();
+    assert!(again.created, "what it holds is in no checkpoint");
+}
