@@ -136,6 +136,8 @@ class Side:
             if copied == 0:
                 break
             done += copied
+        # A copy that shares what is stored keeps the holes, as on file systems with reflinks; ext4 writes zeros.
+        self.allocated.add(os.fstat(target).st_ino)
         return done
 
     def sendfile(self, target, source, offset, length):
