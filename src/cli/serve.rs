@@ -1,6 +1,7 @@
 //! The daemon: opens a store, mounts a branch, serves it until a signal or an unmount ends it.
 
 use super::error::CliError;
+use super::rest::Rest;
 use crate::fuse::{MountOptions, Mounts};
 use crate::repository::{Repository, RepositoryError};
 use crate::store::StoreError;
@@ -170,6 +171,7 @@ impl Signals {
 /// Waits for signals and timers until `end`.
 async fn wait(branches: &Branches, mut signals: Signals, mut end: tokio::sync::oneshot::Receiver<()>, mut unmount: impl FnMut()) {
     let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
+    let mut rest = Rest::default();
     loop {
         tokio::select! {
             _ = &mut end => return,
@@ -179,6 +181,10 @@ async fn wait(branches: &Branches, mut signals: Signals, mut end: tokio::sync::o
             _ = upkeep.tick() => {
                 if let Err(err) = branches.sync() {
                     tracing::warn!(%err, "the journal could not be synced");
+                }
+                if rest.is_due(sys::process_millis()) {
+                    branches.rest();
+                    sys::give_memory_back();
                 }
             }
         }
