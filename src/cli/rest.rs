@@ -1,7 +1,7 @@
 //! Knows when the daemon has nothing to do, so that it can give its memory back.
 
 /// With less processor time than this between two looks nobody asks for anything; the looks themselves take less.
-const IDLE_MILLIS: u64 = 15;
+const IDLE_MILLIS: u64 = 50;
 
 /// Looks at how much the process works.
 #[derive(Debug, Default)]
