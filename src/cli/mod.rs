@@ -16,6 +16,7 @@ mod merge;
 mod mount;
 mod progress;
 mod report;
+mod rest;
 mod run;
 mod serve;
 mod tar;

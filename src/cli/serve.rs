@@ -1,6 +1,7 @@
 //! The daemon: opens a store, mounts a branch, serves it until a signal or an unmount ends it.
 
 use super::error::CliError;
+use super::rest::Rest;
 use crate::fuse::{MountOptions, Mounts};
 use crate::repository::{Repository, RepositoryError};
 use crate::store::StoreError;
@@ -176,6 +177,7 @@ async fn wait(
 ) {
     let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
     let mut upkeeping = None;
+    let mut rest = Rest::default();
     loop {
         tokio::select! {
             _ = &mut end => return,
@@ -185,8 +187,14 @@ async fn wait(
             _ = upkeep.tick() => {
                 // On a thread of its own: a signal is answered while the disk is slow.
                 if upkeeping.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
-                    let branches = branches.clone();
-                    upkeeping = Some(tokio::task::spawn_blocking(move || branches.upkeep()));
+                    let (branches, is_idle) = (branches.clone(), rest.is_due(sys::process_millis()));
+                    upkeeping = Some(tokio::task::spawn_blocking(move || {
+                        branches.upkeep();
+                        if is_idle {
+                            branches.rest();
+                            sys::give_memory_back();
+                        }
+                    }));
                 }
             }
         }

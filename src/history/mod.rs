@@ -90,6 +90,16 @@ impl History {
         self.scanner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Lets go of the pages that are kept in memory.
+    pub fn rest(&self) {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        for connection in [writer, self.reader(), self.scanner()] {
+            if let Err(err) = connection.execute_batch("PRAGMA shrink_memory") {
+                tracing::debug!(%err, "the database keeps its pages");
+            }
+        }
+    }
+
     /// Runs `work` in one transaction: all of it becomes visible and durable, or nothing.
     fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T, HistoryError>) -> Result<T, HistoryError> {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);

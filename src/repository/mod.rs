@@ -128,6 +128,15 @@ impl Repository {
         &self.dir
     }
 
+    /// Lets go of what is kept in memory and open only because it may be wanted again.
+    pub fn rest(&self) {
+        self.nodes.clear();
+        self.manifests.clear();
+        self.blobs.clear();
+        self.packs.rest();
+        self.history.rest();
+    }
+
     /// Stores an object unless it is stored already, and returns its id. Durable with the next transaction that records it.
     pub fn put(&self, kind: ObjectKind, bytes: &[u8]) -> Result<ObjectId, RepositoryError> {
         let id = ObjectId::of(bytes);

@@ -92,6 +92,11 @@ impl PackStore {
         Ok(file)
     }
 
+    /// Closes the files that are open only because they may be read again.
+    pub fn rest(&self) {
+        self.files.clear();
+    }
+
     /// Makes the staging file at `staging` the large object `id`, which is the SHA-256 of its bytes. Durable when this returns.
     pub fn adopt_large(&self, id: &ObjectId, staging: &Path) -> Result<Container, StoreError> {
         let container = Container::Large(*id);

@@ -17,7 +17,7 @@ pub use mount::{detach, free_dead_mount, is_mounted, mount_points_of, source_of,
 pub use namespace::{may_isolate, show_at};
 pub use path::{device_numbers, make_node, may_write, set_times, set_times_of};
 pub use process::{
-    coarse_millis, effective_gid, effective_uid, give_way, groups_of, is_readable, let_go_of_standard_streams,
-    raise_open_files_limit, set_umask, tune_allocator,
+    coarse_millis, effective_gid, effective_uid, give_memory_back, give_way, groups_of, is_readable, let_go_of_standard_streams,
+    process_millis, raise_open_files_limit, set_umask, tune_allocator,
 };
 pub use users::process_within;

@@ -78,6 +78,20 @@ pub fn tune_allocator() {
     }
 }
 
+/// Returns the milliseconds of processor time that the process used (clock_gettime(2)).
+pub fn process_millis() -> u64 {
+    let mut used = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `used` is a valid place for the result; the clock exists since Linux 2.6.12.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut used) };
+    used.tv_sec as u64 * 1000 + used.tv_nsec as u64 / 1_000_000
+}
+
+/// Gives free memory back to the system (malloc_trim(3)).
+pub fn give_memory_back() {
+    // SAFETY: the call takes an integer and touches free memory alone, under the allocator's own locks.
+    unsafe { libc::malloc_trim(0) };
+}
+
 /// Makes the calling thread give way to others when they want its processor; threads that it starts inherit that.
 pub fn give_way() {
     const NICE: libc::c_int = 10;

@@ -289,6 +289,14 @@ impl Branches {
         }
     }
 
+    /// Lets go of what is kept in memory only because it may be wanted again.
+    pub fn rest(&self) {
+        for workspace in self.opened() {
+            workspace.live().tree.shrink();
+        }
+        self.repository.rest();
+    }
+
     /// Opens the branch that every store begins with, or, when it was renamed or deleted, the first there is.
     pub fn open_first(&self) -> Result<Arc<Workspace>, WorkspaceError> {
         match self.repository.branch(MAIN_BRANCH) {

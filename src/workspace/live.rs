@@ -55,6 +55,12 @@ impl LiveTree {
         tree
     }
 
+    /// Gives back the room of inodes that are no longer loaded.
+    pub fn shrink(&mut self) {
+        self.inodes.shrink_to_fit();
+        self.aliases.shrink_to_fit();
+    }
+
     /// Takes an identity for a new file, which no other file of the store has or had.
     pub fn take_identity(&mut self) -> Result<u64, WorkspaceError> {
         if let Some(identity) = self.identities.next() {

@@ -14,6 +14,7 @@ mod links;
 mod merge;
 mod mount;
 mod posix;
+mod posix_limits;
 mod restore;
 mod security;
 mod space;

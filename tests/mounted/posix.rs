@@ -30,7 +30,7 @@ def put(path, data=b'', mode=0o644):
 "#;
 
 /// Runs a Python program at the top of the mount.
-fn python(mount: &TestMount, code: &str) -> String {
+pub fn python(mount: &TestMount, code: &str) -> String {
     let output = Command::new("python3").args(["-c", &format!("{PRELUDE}{code}")]).current_dir(mount.top()).output().unwrap();
     succeeded(code, output)
 }
