@@ -86,6 +86,9 @@ def tell(top, file, text):
     fd = os.open(os.path.join(top, ".memento", file), os.O_WRONLY)
     try:
         os.write(fd, text.encode())
+    except OSError as err:
+        with open(os.path.join(top, ".memento/error")) as error:
+            raise AssertionError(f"{file} {text!r}: {err}: {error.read()}") from err
     finally:
         os.close(fd)
 
