@@ -57,8 +57,8 @@ impl ControlDirectory {
         let reply = execute(&self.branches, &self.workspace, &command, &caller.author())?;
         let line = format!("{}\n", reply.json);
         match command {
-            Command::Restore { .. } => self.state().last_restore = line,
-            Command::Gc(_) => self.state().last_gc = line,
+            Command::Restore { .. } => self.state().said.last_restore = line,
+            Command::Gc(_) => self.state().said.last_gc = line,
             _ => {}
         }
         Ok(Effects { stale: reply.stale, mount: None })
@@ -69,7 +69,7 @@ impl ControlDirectory {
         match done {
             Ok(mut reply) => {
                 reply.json["ok"] = true.into();
-                self.state().requests.answer(name, format!("{}\n", reply.json));
+                self.state().said.requests.answer(name, format!("{}\n", reply.json));
                 let mount = reply.mount.map(|wish| FurtherMount { wish, request: name.to_owned() });
                 Ok(Effects { stale: reply.stale, mount })
             }
@@ -81,8 +81,8 @@ impl ControlDirectory {
     pub fn deny(&self, request: &str, err: CommandError) -> CommandError {
         let reply = json!({ "ok": false, "error": err.to_string() });
         let mut state = self.state();
-        state.requests.answer(request, format!("{reply}\n"));
-        state.last_error = format!("{err}\n");
+        state.said.requests.answer(request, format!("{reply}\n"));
+        state.said.last_error = format!("{err}\n");
         err
     }
 
@@ -108,7 +108,7 @@ impl ControlDirectory {
             _ => return Err(CommandError::NotPermitted),
         }
         let name = std::str::from_utf8(name).map_err(|_| CommandError::Invalid("a request's name is UTF-8".into()))?;
-        self.state().requests.open(name);
+        self.state().said.requests.open(name);
         self.found(Node::Request(name.to_owned()))
     }
 
@@ -118,7 +118,7 @@ impl ControlDirectory {
         match self.node(parent)? {
             Node::Directory(DirectoryKind::Requests) => {
                 let name = String::from_utf8_lossy(name);
-                let removed = self.state().requests.remove(&name);
+                let removed = self.state().said.requests.remove(&name);
                 removed.then_some(()).ok_or_else(|| CommandError::NotFound(name.into_owned()))
             }
             Node::Sealed(..) => Err(CommandError::ReadOnly),

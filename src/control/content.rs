@@ -17,7 +17,7 @@ impl ControlDirectory {
         match node {
             Node::File(kind) => self.file_text(*kind),
             Node::Diff(reference) => self.diff_text(reference),
-            Node::Request(name) => Ok(self.state().requests.reply(name)),
+            Node::Request(name) => Ok(self.state().said.requests.reply(name)),
             _ => Err(CommandError::IsDirectory),
         }
     }
@@ -27,19 +27,19 @@ impl ControlDirectory {
         Ok(match kind {
             FileKind::Readme => README.to_owned(),
             FileKind::Checkpoint => workspace.newest().map_or_else(String::new, |id| format!("{id}\n")),
-            FileKind::Restore => or_nothing(&self.state().last_restore),
+            FileKind::Restore => or_nothing(&self.state().said.last_restore),
             FileKind::Undo => self.undo_text()?,
             FileKind::Status => changes_text(&execute::status(workspace)?),
             FileKind::Log => {
                 let rows = workspace.repository().history().log(workspace.branch_id(), None)?;
                 rows.iter().map(|row| log_line(row) + "\n").collect()
             }
-            FileKind::Gc => or_nothing(&self.state().last_gc),
+            FileKind::Gc => or_nothing(&self.state().said.last_gc),
             FileKind::Events => self.events_text()?,
             FileKind::Stats => stats_text(&execute::stats_json(workspace)?),
             FileKind::Error => match self.repository().trouble() {
                 Some(trouble) => trouble + "\n",
-                None => self.state().last_error.clone(),
+                None => self.state().said.last_error.clone(),
             },
         })
     }

@@ -35,6 +35,12 @@ pub(super) struct State {
     pub(super) texts: HashMap<Node, Text>,
     /// What the listings in progress go through: a listing is of one instant.
     listings: HashMap<Node, Arc<Vec<(String, EntryKind)>>>,
+    pub(super) said: Said,
+}
+
+/// What commands were answered. It outlives what the kernel forgets: a caller may come for its reply later.
+#[derive(Default)]
+pub struct Said {
     pub(super) requests: Requests,
     pub(super) last_restore: String,
     pub(super) last_gc: String,
@@ -101,7 +107,7 @@ impl ControlDirectory {
     /// Keeps the sentence of a failure for `error`, which otherwise shows what a read last found damaged.
     pub(super) fn remembered<T>(&self, result: Result<T, CommandError>) -> Result<T, CommandError> {
         if let Err(err) = &result {
-            self.state().last_error = format!("{err}\n");
+            self.state().said.last_error = format!("{err}\n");
             self.repository().forget_trouble(); // What a read found damaged before is older.
         }
         result
@@ -157,6 +163,16 @@ impl ControlDirectory {
         self.found(node).map(Found::Node)
     }
 
+    /// Takes what commands were answered, for the next directory of the same view.
+    pub fn take_said(&self) -> Said {
+        std::mem::take(&mut self.state().said)
+    }
+
+    /// Takes over what commands were answered.
+    pub fn recall(&self, said: Said) {
+        self.state().said = said;
+    }
+
     /// Says whether nobody refers to anything in the directory any more.
     pub fn is_forgotten(&self) -> bool {
         self.state().table.is_empty()
@@ -187,7 +203,7 @@ impl ControlDirectory {
                 Ok(Node::Link(system.clone(), external_id, id))
             }
             Node::Directory(DirectoryKind::Requests) => {
-                let known = self.state().requests.contains(text);
+                let known = self.state().said.requests.contains(text);
                 known.then(|| Node::Request(text.to_owned())).ok_or_else(missing)
             }
             _ => Err(CommandError::NotDirectory),
@@ -338,7 +354,7 @@ impl ControlDirectory {
                 let ids = history.links_in(system)?.into_iter().map(|(external_id, _)| escaped(&external_id)).collect();
                 Ok(with(ids, EntryKind::Symlink))
             }
-            Node::Directory(DirectoryKind::Requests) => Ok(with(self.state().requests.names(), EntryKind::File)),
+            Node::Directory(DirectoryKind::Requests) => Ok(with(self.state().said.requests.names(), EntryKind::File)),
             Node::Directory(DirectoryKind::Branches) => {
                 Ok(with(history.branches()?.into_iter().map(|branch| branch.name).collect(), EntryKind::Directory))
             }

@@ -4,12 +4,16 @@ use super::mounts::Mounts;
 use super::notify::Invalidator;
 use super::number::{TOP, VIEW_MAX};
 use super::view::View;
+use crate::control::Said;
 use crate::workspace::{ROOT, Workspace};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Branches numbered below this have the view of the same number, in every mount and after every start.
 const STEADY_BELOW: i64 = 1 << 14;
+
+/// Forgotten views of which the answers are kept.
+const SAID_MAX: usize = 256;
 
 /// The views of one mount.
 pub struct ViewTable {
@@ -25,6 +29,8 @@ struct Lower {
     views: HashMap<u16, Arc<View>>,
     /// The number of each, by the view through which it is seen and the branch.
     numbers: HashMap<(u16, i64), u16>,
+    /// What commands were answered through views that the kernel has forgotten, the longest forgotten first.
+    said: VecDeque<((u16, i64), Said)>,
 }
 
 impl ViewTable {
@@ -70,6 +76,11 @@ impl ViewTable {
             None => {
                 let number = lower.free_number(key)?;
                 let view = self.mounts.view(workspace, number, &self.invalidator);
+                if let Some(at) = lower.said.iter().position(|(of, _)| *of == key)
+                    && let Some((_, said)) = lower.said.remove(at)
+                {
+                    view.control.recall(said);
+                }
                 lower.views.insert(number, view.clone());
                 lower.numbers.insert(key, number);
                 view
@@ -87,7 +98,11 @@ impl ViewTable {
         let mut lower = self.write();
         if view.is_forgotten() {
             lower.views.remove(&view.number());
-            lower.numbers.retain(|_, number| *number != view.number());
+            let keys = lower.numbers.extract_if(|_, number| *number == view.number());
+            let said = keys.map(|(key, _)| (key, view.control.take_said())).collect::<Vec<_>>();
+            lower.said.extend(said);
+            let many = lower.said.len().saturating_sub(SAID_MAX);
+            lower.said.drain(..many);
         }
     }
 }

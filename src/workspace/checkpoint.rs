@@ -92,8 +92,13 @@ impl Workspace {
     }
 
     pub(super) fn checkpoint_at(&self, head: &mut Head, request: &CheckpointRequest) -> Result<Checkpoint, WorkspaceError> {
+        // As a whole: the last bytes of the objects are written when they are to be durable.
+        self.making_room(|| self.checkpoint_once(head, request))
+    }
+
+    fn checkpoint_once(&self, head: &mut Head, request: &CheckpointRequest) -> Result<Checkpoint, WorkspaceError> {
         let begun = Instant::now();
-        let pending = self.making_room(|| self.seal())?;
+        let pending = self.seal()?;
         let sealed = begun.elapsed();
         let root = pending.as_ref().map_or(head.live_root, Pending::root_id);
         if let (Some(id), true, false) = (head.commit, head.commit_root == Some(root), request.allow_empty) {
@@ -205,8 +210,10 @@ impl Workspace {
     /// Seals what is dirty, so that recovery is short and the sealed state is current.
     pub fn seal_now(&self) -> Result<ObjectId, WorkspaceError> {
         let mut head = self.head();
-        let pending = self.seal()?;
-        self.record_seal(&mut head, pending)?;
+        self.making_room(|| {
+            let pending = self.seal()?;
+            self.record_seal(&mut head, pending)
+        })?;
         Ok(head.live_root)
     }
 

@@ -309,7 +309,7 @@ impl Workspace {
     }
 
     /// Does something that takes space; on a full disk once more, after the staging files that nobody needs are gone.
-    fn making_room<T>(&self, work: impl Fn() -> Result<T, WorkspaceError>) -> Result<T, WorkspaceError> {
+    fn making_room<T>(&self, mut work: impl FnMut() -> Result<T, WorkspaceError>) -> Result<T, WorkspaceError> {
         let done = work();
         let full = done.as_ref().is_err_and(WorkspaceError::is_full);
         if full && self.live().staging.has_released() && self.sync().is_ok() { work() } else { done }

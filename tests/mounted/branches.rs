@@ -301,3 +301,23 @@ fn several_branches_are_restored_in_one_transaction_or_none() {
     fs::write(view(&mount, "b", ".memento/undo"), "\n").unwrap();
     assert_eq!((text(view(&mount, "a", "file")), text(view(&mount, "b", "file"))), ("start".into(), "b".into()));
 }
+
+#[test]
+fn a_reply_waits_for_its_caller_after_the_kernel_forgot_the_branch() {
+    if !crate::trouble::is_root() {
+        return; // Only root can have the kernel forget.
+    }
+    let mount = TestMount::new();
+    mount.write("file", "1");
+    fs::create_dir(mount.control("branches/b")).unwrap();
+    for at in 0..5 {
+        let request = view(&mount, "b", &format!(".memento/requests/{at}"));
+        fs::write(&request, r#"{"do":"status"}"#).unwrap();
+        fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(50)); // What is forgotten is told without waiting.
+        assert!(text(request).contains("changes"));
+    }
+    fs::write(view(&mount, "b", ".memento/restore"), "nothing\n").unwrap_err();
+    fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
+    assert!(text(view(&mount, "b", ".memento/error")).contains("nothing"));
+}

@@ -5,7 +5,7 @@ import os
 
 from .client import Client, scanned
 from .operations import Doer, Draw, first_part
-from .tree import Tree, differences
+from .tree import Tree, differences, torn
 
 BRANCHES_MAX = 4
 # Commands that run beside the load, and how often each is drawn.
@@ -79,8 +79,14 @@ class Branches:
             if name == self.busy:
                 history = self.client.history
                 taken[name], nearest = history.find(found[name], history.returned(), history.begun())
+                for cut_short in history.cut_short() if nearest else []:
+                    tree = cut_short(found[name])
+                    if tree and not differences(tree.picture(), found[name].picture()):
+                        taken[name], nearest = tree, []
                 wrong += [f"branch {name}: {sentence}" for sentence in nearest]
             else:
+                if callable(tree):
+                    tree = taken[name] = tree(found[name]) or Tree()
                 different = differences(tree.picture(), found[name].picture())
                 wrong += [f"branch {name}: {len(different)} paths are wrong: {different[0]}"] if different else []
         return taken, wrong
@@ -121,7 +127,7 @@ class Branches:
         if not found:
             return trouble
         picture = found.picture()
-        candidates = [tree for state in [self.trees, *self.instead] for tree in state.values()] + self.gone
+        candidates = [tree for state in [self.trees, *self.instead] for tree in state.values() if isinstance(tree, Tree)] + self.gone
         for tree in candidates:
             if not differences(tree.picture(), picture):
                 self.held[identity] = Held(tree, "a branch")
@@ -219,7 +225,7 @@ class OnBranches:
                 partial.apply(part)
                 branches.instead.append(branches.trees | {name: partial})
             tree.apply(operation)
-            branches.instead.append(branches.trees | {name: tree})
+            branches.instead += [branches.trees | {name: after} for after in (tree, torn(branches.trees[name], operation))]
             doer.perform(operation)
             branches.trees, branches.instead = branches.trees | {name: tree}, []
             draw.tree = tree

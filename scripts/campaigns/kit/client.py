@@ -7,7 +7,7 @@ import struct
 import time
 
 from .operations import Doer, Draw, first_part
-from .tree import differences, scan
+from .tree import differences, scan, torn
 
 # A replay of a history begins at the last of these many operations.
 SNAPSHOT_EVERY = 50
@@ -135,6 +135,11 @@ class History:
                 yield count, partial
             tree.apply(self.operations[count])
             yield count + 1, tree
+
+    def cut_short(self):
+        """Returns what finds the tree after the operation that was under way at the end, if there is one: see `tree.torn`."""
+        done = self.returned()
+        return [torn(self.after(done), self.operations[done])] if self.begun() > done else []
 
     def find(self, found, least, most):
         """Looks for the prefix of `least` to `most` operations after which the tree is `found`.

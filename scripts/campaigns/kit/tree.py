@@ -156,6 +156,32 @@ class Tree:
         self._change(path, mtime=nanos)
 
 
+def torn(before, operation):
+    """Returns what finds the tree after a write that was cut short: a function of the tree that is there.
+
+    The daemon may die in the middle of a write over bytes of a large file that are new themselves: each byte is then the old or the
+    new one. The function returns None where that is not what is there.
+    """
+    def after(found):
+        if operation[0] not in ("write", "map"):
+            return None
+        path = operation[1]
+        if path not in found.paths or path not in before.paths:
+            return None
+        whole, tree = before.copy(), before.copy()
+        whole.apply(operation)
+        data, old, new = found.node(path).data, before.node(path).data, whole.node(path).data
+        if len(data) not in (len(old), len(new)):
+            return None
+        old, new = old.ljust(len(data), b"\0")[:len(data)], new[:len(data)]
+        if any(byte not in either for byte, *either in zip(data, old, new)):
+            return None
+        tree._change(path, data=data, mtime=None)
+        return tree
+
+    return after
+
+
 KINDS = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "symlink", stat.S_IFIFO: "fifo"}
 
 

@@ -41,6 +41,9 @@ class World:
             picture = found.picture()
             nearest = None
             for tree in candidates[name]:
+                tree = tree(found) if callable(tree) else tree  # See `tree.torn`.
+                if tree is None:
+                    continue
                 different = differences(tree.picture(), picture)
                 if not different:
                     self.trees[name] = tree
