@@ -1,7 +1,7 @@
 //! The bytes of sealed files: one blob, or the pieces of a manifest, each verified before it is handed out.
 
 use super::{Repository, RepositoryError};
-use crate::object::{Content, Manifest, ObjectId};
+use crate::object::{ChildRef, Content, Manifest, Name, ObjectId, TreeItem, TreeNode};
 use crate::store::StoreError;
 use quick_cache::sync::Cache;
 use quick_cache::{UnitWeighter, Weighter};
@@ -16,6 +16,27 @@ impl Weighter<ObjectId, Arc<Vec<u8>>> for ByBytes {
     fn weight(&self, key: &ObjectId, value: &Arc<Vec<u8>>) -> u64 {
         UnitWeighter.weight(key, value) + value.len() as u64
     }
+}
+
+/// Weighs tree nodes by the memory that they take, roughly: names and rare parts lie elsewhere.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ByItems;
+
+impl Weighter<ObjectId, Arc<TreeNode>> for ByItems {
+    fn weight(&self, key: &ObjectId, node: &Arc<TreeNode>) -> u64 {
+        const NAME_BYTES: usize = 48;
+        let bytes = match &**node {
+            TreeNode::Leaf(items) => items.len() * (size_of::<(Name, TreeItem)>() + NAME_BYTES),
+            TreeNode::Index { children, .. } => children.len() * size_of::<ChildRef>(),
+        };
+        UnitWeighter.weight(key, node) + bytes as u64
+    }
+}
+
+/// Makes a cache of tree nodes bounded by the memory that they take.
+pub fn node_cache(bytes_max: u64) -> Cache<ObjectId, Arc<TreeNode>, ByItems> {
+    const NODE_BYTES_TYPICAL: u64 = 4 << 10;
+    Cache::with_weighter((bytes_max / NODE_BYTES_TYPICAL) as usize, bytes_max, ByItems)
 }
 
 /// Makes a cache of blobs bounded by their bytes.

@@ -34,8 +34,8 @@ pub use verify::{Check, Finding, Holder, Place, Verified};
 
 /// Name of the database in the store.
 const DATABASE: &str = "store.db";
-/// Decoded tree nodes kept in memory.
-const NODES_CACHED: usize = 16 << 10;
+/// Memory for decoded tree nodes.
+const NODES_CACHED_BYTES: u64 = 48 << 20;
 /// Verified blobs kept in memory, so that a large file read in small steps is verified once a piece.
 const BLOBS_CACHED_BYTES: u64 = 32 << 20;
 /// Decoded manifests kept in memory.
@@ -47,7 +47,7 @@ pub struct Repository {
     packs: PackStore,
     history: History,
     pending: Mutex<objects::Pending>,
-    nodes: Cache<ObjectId, Arc<TreeNode>>,
+    nodes: Cache<ObjectId, Arc<TreeNode>, content::ByItems>,
     manifests: Cache<ObjectId, Arc<Manifest>>,
     blobs: Cache<ObjectId, Arc<Vec<u8>>, content::ByBytes>,
     /// Held by the one run of gc.
@@ -96,7 +96,7 @@ impl Repository {
             dir,
             history,
             pending: Mutex::default(),
-            nodes: Cache::new(NODES_CACHED),
+            nodes: content::node_cache(NODES_CACHED_BYTES),
             manifests: Cache::new(MANIFESTS_CACHED),
             blobs: content::blob_cache(BLOBS_CACHED_BYTES),
             collecting: Mutex::default(),

@@ -39,7 +39,7 @@ class World:
                 wrong += trouble
                 continue
             picture = found.picture()
-            nearest = None
+            nearest = close = None
             for tree in candidates[name]:
                 tree = tree(found) if callable(tree) else tree  # See `tree.torn`.
                 if tree is None:
@@ -49,9 +49,9 @@ class World:
                     self.trees[name] = tree
                     break
                 if nearest is None or len(different) < len(nearest):
-                    nearest = different
+                    nearest, close = different, tree
             else:
-                wrong.append(f"live tree, {name}: {len(nearest)} paths are wrong: {nearest[0]}{bytes_wrong(tree, found, nearest[0])}")
+                wrong.append(f"live tree, {name}: {len(nearest)} paths are wrong: {nearest[0]}{bytes_wrong(close, found, nearest[0])}")
         return wrong
 
     def check_checkpoint(self, mount, identity):
