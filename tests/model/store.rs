@@ -224,6 +224,7 @@ impl Pair {
 
     fn delete_branch(&mut self, which: usize) {
         let which = self.living()[which % self.living().len()];
+        let number = self.real.branches().repository().branch(&self.branches[which].name).unwrap().id;
         let deleted = self.real.branches().delete(&self.branches[which].name, &self.view(), &author());
         if which == self.at {
             assert!(matches!(deleted, Err(WorkspaceError::Busy(_))), "{deleted:?}");
@@ -232,6 +233,10 @@ impl Pair {
         deleted.unwrap();
         self.branches[which].deleted = true;
         self.here().undo = Undo::Deletion(which);
+        if let Some(head) = self.real.branches().repository().history().branch_by_id(number).unwrap().head {
+            let model = self.branches[which].model.clone();
+            self.checkpoints.push((head, model)); // The one that the deletion took, perhaps.
+        }
     }
 
     fn restore_several(&mut self, bits: u8, at: usize) -> Option<()> {
