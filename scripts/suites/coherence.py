@@ -72,9 +72,16 @@ def look_at_all(top):
     return {path: look(os.path.join(top, path)) for path in PATHS}
 
 
+def is_itself(path):
+    """Says whether no directory on the way is a symbolic link: what is seen through one is somewhere else."""
+    return os.path.realpath(os.path.dirname(path)) == os.path.dirname(path)
+
+
 def numbers(top):
     found = {}
     for path in PATHS:
+        if not is_itself(os.path.join(top, path)):
+            continue
         try:
             found[path] = os.lstat(os.path.join(top, path)).st_ino
         except OSError:
@@ -161,7 +168,7 @@ def differs(expected, found):
 
 
 def main():
-    rounds, top, company = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+    rounds, top, company = int(sys.argv[1]), os.path.realpath(sys.argv[2]), sys.argv[3]
     seed = int(os.environ.get("SEED", random.randrange(1 << 30)))
     print(f"coherence {company}: seed {seed}", flush=True)
     signal.alarm(rounds * 20 + 60)  # A request that hangs is a failure.
@@ -179,7 +186,7 @@ def main():
         before = numbers(top)
         full = [os.path.join(top, path) for path in PATHS]
         held = [Held(path) for path in full if os.path.isfile(path) and not os.path.islink(path)]
-        residents = [Resident(path) for path in full if os.path.isdir(path) and not os.path.islink(path)]
+        residents = [Resident(path) for path in full if is_itself(path) and os.path.isdir(path) and not os.path.islink(path)]
         previous, now = now, rng.choice(states)
         how = rng.choice(["restore", "restore", "undo", "checkpoint"])
         if how == "checkpoint":

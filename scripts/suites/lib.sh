@@ -109,8 +109,9 @@ change_beside() {
     (
         while sleep "${2:-0.05}"; do
             mkdir -p "$dir/$1" && date +%N >"$dir/$1/file"
-            echo "$1" >"$dir/.memento/checkpoint"
-            echo "@~1 $1" >"$dir/.memento/restore"
+            # Requests have replies of their own: who reads `checkpoint` meanwhile never finds our command there.
+            printf '{"do":"checkpoint","message":"%s"}' "$1" >"$dir/.memento/requests/$1"
+            printf '{"do":"restore","ref":"@~1","path":"%s"}' "$1" >"$dir/.memento/requests/$1"
         done
     ) >/dev/null 2>&1 &
     beside=$!

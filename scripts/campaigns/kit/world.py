@@ -108,7 +108,7 @@ class World:
 def bytes_wrong(expected, found, sentence):
     """Says which bytes of the file differ that a sentence of `differences` is about."""
     path = sentence.split(":")[0]
-    if path not in expected.paths or path not in found.paths:
+    if expected is None or found is None or path not in expected.paths or path not in found.paths:
         return ""
     one, other = expected.node(path).data, found.node(path).data
     at = [place for place, (a, b) in enumerate(zip(one, other)) if a != b]
