@@ -16,7 +16,7 @@ class Fault:
     """The page shared with the library in the daemon."""
 
     def __init__(self, base):
-        self.path, self.library = base + "/fault-page", base + "/fault.so"
+        self.path, self.preload = base + "/fault-page", base + "/fault.so"
         with open(self.path, "wb") as file:
             file.write(bytes(4096))
         with open(self.path, "r+b") as file:
@@ -25,16 +25,16 @@ class Fault:
     def build(self, library=None):
         """Compiles the library, or takes one that is compiled."""
         if library:
-            self.library = library
+            self.preload = library
             return self
         source = os.path.dirname(os.path.abspath(__file__)) + "/fault.c"
         compiler = next((name for name in ("cc", "gcc", "clang") if shutil.which(name)), "cc")
-        subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-Wall", "-o", self.library, source, "-ldl"], check=True)
+        subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-Wall", "-o", self.preload, source, "-ldl"], check=True)
         return self
 
     def environment(self, store):
         """Returns what the daemon needs in its environment."""
-        return {"LD_PRELOAD": self.library, "FAULT_PAGE": self.path, "FAULT_STORE": os.path.realpath(store)}
+        return {"LD_PRELOAD": self.preload, "FAULT_PAGE": self.path, "FAULT_STORE": os.path.realpath(store)}
 
     def arm(self, calls, at, action, error=0, sticky=False):
         """Lets the `at`-th of these calls from now on meet the fault."""
