@@ -111,7 +111,7 @@ impl Repository {
     }
 
     fn bytes_on_disk(&self) -> Result<u64, RepositoryError> {
-        Ok(self.packs.containers()?.iter().map(|container| container.size_bytes).sum())
+        Ok(self.packs.containers()?.iter().map(|container| container.allocated_bytes).sum())
     }
 
     /// Deletes the checkpoints that the rules do not keep. Named, linked and current ones are always kept.
@@ -237,7 +237,7 @@ impl Repository {
             }
             let (live, space) = (live_bytes(container), self.space()?);
             if live > 0 && live + ROOM_LEFT_BYTES > space.blocks_available * u64::from(space.block_bytes) {
-                tracing::warn!(container = ?container.container, "stays as it is: there is no room for a copy of what lives in it");
+                self.punch(container.container)?;
                 continue;
             }
             self.rewrite(container.container)?;
@@ -246,13 +246,31 @@ impl Repository {
         Ok(rewritten)
     }
 
-    fn rewrite(&self, container: Container) -> Result<(), RepositoryError> {
-        let mut live: Vec<(ObjectId, ObjectKind, Location)> = Vec::new();
+    /// Gives back what is dead in a file where it lies, because there is no room for a copy of what lives in it.
+    fn punch(&self, container: Container) -> Result<(), RepositoryError> {
+        let Container::Pack(number) = container else { return Ok(()) }; // A large object lives or dies as a whole.
+        let live: HashSet<u64> = self.objects_in(container)?.iter().map(|(_, _, location)| location.offset).collect();
+        match self.packs.punch_dead(number, |at| live.contains(&at.offset)) {
+            Err(err) if err.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                tracing::warn!(?container, "stays as it is: there is no room for a copy of what lives in it");
+                Ok(())
+            }
+            done => Ok(done?),
+        }
+    }
+
+    fn objects_in(&self, container: Container) -> Result<Vec<(ObjectId, ObjectKind, Location)>, RepositoryError> {
+        let mut found = Vec::new();
         self.history.each_object(|id, kind, location, _| {
             if location.container == container {
-                live.push((id, kind, location));
+                found.push((id, kind, location));
             }
         })?;
+        Ok(found)
+    }
+
+    fn rewrite(&self, container: Container) -> Result<(), RepositoryError> {
+        let mut live = self.objects_in(container)?;
         live.sort_unstable_by_key(|(_, _, location)| location.offset);
         for batch in live.chunks(MOVED_AT_ONCE) {
             let mut moved = Vec::with_capacity(batch.len());

@@ -7,13 +7,15 @@ use super::{StoreDir, StoreError};
 use crate::object::{Container, Location, ObjectId, ObjectKind};
 use quick_cache::sync::Cache;
 use std::fs::{self, File, Permissions};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 /// Open files kept for reading.
 const FILES_CACHED: usize = 64;
+/// What stat(2) counts blocks in.
+const STAT_BLOCK_BYTES: u64 = 512;
 /// Bounds what a damaged location can make us allocate; larger content is cut into pieces.
 const OBJECT_BYTES_MAX: u64 = 256 << 20;
 
@@ -32,6 +34,8 @@ pub struct ContainerInfo {
     pub container: Container,
     /// Its length.
     pub size_bytes: u64,
+    /// The room it takes on the disk.
+    pub allocated_bytes: u64,
     /// When it was written last.
     pub modified: SystemTime,
     /// Whether objects are being appended to it.
@@ -131,7 +135,8 @@ impl PackStore {
         match fs::metadata(&path) {
             Ok(file) => {
                 let modified = file.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-                Ok(Some(ContainerInfo { container, size_bytes: file.len(), modified, appending }))
+                let allocated_bytes = file.blocks() * STAT_BLOCK_BYTES;
+                Ok(Some(ContainerInfo { container, size_bytes: file.len(), allocated_bytes, modified, appending }))
             }
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(err) => Err(StoreError::io("cannot look at", path)(err)),

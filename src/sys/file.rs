@@ -19,6 +19,15 @@ pub fn reserve(file: &File, offset: u64, len: u64) -> io::Result<()> {
     }
 }
 
+/// Gives the room of a range back; the range reads as zeros then, and the file keeps its length (fallocate(2)).
+/// `EOPNOTSUPP` where the file system cannot.
+pub fn punch(file: &File, range: Range<u64>) -> io::Result<()> {
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    let len = range.end.saturating_sub(range.start);
+    // SAFETY: the descriptor stays open while `file` is borrowed; the call takes no pointers.
+    checked(unsafe { libc::fallocate(file.as_raw_fd(), mode, range.start as i64, len as i64) })
+}
+
 /// Takes an exclusive lock of the open file description without waiting (fcntl(2), F_OFD_SETLK). Says whether it was free.
 ///
 /// The lock goes with the description, so a process that dies leaves none behind.

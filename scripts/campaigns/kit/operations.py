@@ -90,13 +90,21 @@ class Doer:
         self.opened(path, os.O_WRONLY, work)
 
     def map(self, path, offset, data):
-        """Writes through a shared mapping, within a page that lies in the file, and syncs it."""
+        """Writes through a shared mapping, within a page that lies in the file, and syncs it.
+
+        When the sync fails, the kernel keeps the page that could not be written, on any file system: it is given up here, so that
+        what is read next is what the file holds.
+        """
         start = offset // PAGE * PAGE
 
         def work(descriptor):
-            with mmap.mmap(descriptor, min(PAGE, os.fstat(descriptor).st_size - start), offset=start) as mapped:
-                mapped[offset - start:offset - start + len(data)] = data
-                mapped.flush()
+            try:
+                with mmap.mmap(descriptor, min(PAGE, os.fstat(descriptor).st_size - start), offset=start) as mapped:
+                    mapped[offset - start:offset - start + len(data)] = data
+                    mapped.flush()
+            except OSError:
+                os.posix_fadvise(descriptor, start, PAGE, os.POSIX_FADV_DONTNEED)
+                raise
 
         self.opened(path, os.O_RDWR, work)
 
