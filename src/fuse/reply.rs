@@ -86,10 +86,10 @@ pub(super) fn changed(reply: ReplyEmpty, changed: Result<(Arc<View>, Ino), Errno
     }
 }
 
-/// Answers a write of `len` bytes.
-pub(super) fn written<T>(reply: ReplyWrite, len: u32, result: Result<T, Errno>) {
+/// Answers a write with the number of bytes written.
+pub(super) fn written(reply: ReplyWrite, result: Result<u32, Errno>) {
     match result {
-        Ok(_) => reply.written(len),
+        Ok(len) => reply.written(len),
         Err(errno) => reply.error(errno),
     }
     linger();

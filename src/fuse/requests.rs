@@ -6,7 +6,7 @@ use super::translate::{attribute_change, caller, check_xattr_name, denied, guard
 use super::view::Answering;
 use crate::control::{ControlDirectory, Effects};
 use crate::object::EntryKind;
-use crate::workspace::{ACL_ACCESS, NewNode, RangeOptions, Stale};
+use crate::workspace::{ACL_ACCESS, NewNode, RangeOptions, Stale, Workspace};
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo, InitFlags, IoctlFlags, KernelConfig,
     LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
@@ -260,20 +260,22 @@ impl Filesystem for MementoFilesystem {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let len = data.len() as u32;
         match self.place(ino) {
             Ok(Place::Files(view, ino)) => {
                 let strip = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+                let of_mapping = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
                 let written = guarded("write", || {
                     if strip {
                         self.end_setgid(request, &view, ino)?;
                     }
-                    view.workspace.write(ino, offset, data, strip).map_err(refused("write", ino))
+                    // The kernel takes no part of a page for an answer.
+                    let write = if of_mapping { Workspace::write_all } else { Workspace::write };
+                    write(&view.workspace, ino, offset, data, strip).map_err(refused("write", ino))
                 });
-                let seal_due = written.is_ok_and(|due| due);
+                let seal_due = written.as_ref().is_ok_and(|written| written.seal_due);
                 let stale = move || vec![Stale::Attributes { ino }];
-                let answer = move || reply::written(reply, len, written);
-                if write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+                let answer = move || reply::written(reply, written.map(|written| written.len as u32));
+                if of_mapping {
                     // A page of a mapping is written back, perhaps because another view makes this one forget it: nobody
                     // may wait for the other view here.
                     answer();
@@ -286,9 +288,9 @@ impl Filesystem for MementoFilesystem {
                 }
             }
             Ok(Place::Control(view, ino)) => {
-                let (who, data) = (caller(request), data.to_vec());
+                let (who, data, len) = (caller(request), data.to_vec(), data.len() as u32);
                 let work = move |control: &ControlDirectory| control.write(ino, offset, &data, &who);
-                self.command(view, reply, work, move |reply, result| reply::written(reply, len, result));
+                self.command(view, reply, work, move |reply, result| reply::written(reply, result.map(|_| len)));
             }
             Err(errno) => reply.error(errno),
         }

@@ -321,13 +321,15 @@ impl Live {
     }
 
     /// Writes `data` at `offset`.
-    pub fn write(&mut self, ino: Ino, offset: u64, data: &[u8], strip_privileges: bool) -> Result<(), WorkspaceError> {
+    ///
+    /// Returns how much of it was written: less than all when the disk filled on the way.
+    pub fn write(&mut self, ino: Ino, offset: u64, data: &[u8], strip_privileges: bool) -> Result<usize, WorkspaceError> {
         let end = offset.checked_add(data.len() as u64).filter(|end| *end <= FILE_BYTES_MAX);
         let end = end.ok_or(WorkspaceError::FileTooLarge)?;
         let body = self.regular(ino)?;
         let old = body.size_bytes();
         if data.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         self.fetch(ino)?;
         let (identity, time) = (self.identity(ino)?, Timestamp::now());
@@ -335,15 +337,25 @@ impl Live {
         if !hole && self.tree.stays_small(ino, old.max(end))? {
             self.dirty_bytes += data.len() as u64;
             let operation = Operation::Write { identity, offset, data: data.into(), strip_privileges, time };
-            return self.perform(&operation, &[ino]);
+            return self.perform(&operation, &[ino]).map(|()| data.len());
         }
-        self.stage(ino, identity, offset, data)?;
-        let operation = Operation::WriteStaged { identity, offset, len: data.len() as u64, strip_privileges, time };
-        self.perform(&operation, &[ino])
+        self.expect_record(ino)?; // Bytes in place of older ones cannot be taken back when their record finds no room.
+        let written = self.stage(ino, identity, offset, data)?;
+        let operation = Operation::WriteStaged { identity, offset, len: written as u64, strip_privileges, time };
+        self.perform(&operation, &[ino]).map(|()| written)
     }
 
-    /// Puts data into the file's staging file, starting one when the file has none that may change.
-    fn stage(&mut self, ino: Ino, identity: u64, offset: u64, data: &[u8]) -> Result<(), WorkspaceError> {
+    /// Takes the room in the journal for a record without data about a file.
+    fn expect_record(&mut self, ino: Ino) -> Result<(), WorkspaceError> {
+        if !self.tree.inode(ino)?.orphan {
+            self.bind(ino)?;
+            self.journal.expect_record().map_err(WorkspaceError::io("journal"))?;
+        }
+        Ok(())
+    }
+
+    /// Puts data into the file's staging file, starting one when the file has none that may change. Returns how much of it.
+    fn stage(&mut self, ino: Ino, identity: u64, offset: u64, data: &[u8]) -> Result<usize, WorkspaceError> {
         let open = match self.regular(ino)? {
             FileBody::Layered(layered) if !layered.frozen => layered.staging.clone(),
             _ => None,
@@ -352,8 +364,9 @@ impl Live {
             return file.write_at(offset, data).map_err(WorkspaceError::io("staging file"));
         }
         let file = self.staging.create().map_err(WorkspaceError::io("staging file"))?;
-        file.write_at(offset, data).map_err(WorkspaceError::io("staging file"))?; // Before the record that names it.
-        self.perform(&Operation::Layer { identity, staging: file.number() }, &[ino])
+        let written = file.write_at(offset, data).map_err(WorkspaceError::io("staging file"))?; // Before the record that names it.
+        self.perform(&Operation::Layer { identity, staging: file.number() }, &[ino])?;
+        Ok(written)
     }
 
     /// Changes a range without data, as fallocate(2) does.

@@ -18,6 +18,8 @@ use std::sync::Arc;
 
 /// Room kept free in the segment, so that names can be removed and files shortened when the disk is full.
 const RESERVE_BYTES: u64 = 512 << 10;
+/// More than any record without data, names and attributes takes.
+const PLAIN_RECORD_BYTES_MAX: u64 = 256;
 /// Room asked for at a time.
 const RESERVE_STEP_BYTES: u64 = 512 << 10;
 
@@ -55,7 +57,7 @@ impl Journal {
     /// On a disk without room for another file it goes on with the segment before, which a replay left whole.
     pub fn start(dir: &Path, segment: u64) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
-        let sync = Arc::new(JournalSync::start(dir)?);
+        let sync = Arc::new(JournalSync::of(dir));
         let (segment, file, offset) = match create_segment(dir, segment) {
             Err(err) if err.kind() == io::ErrorKind::StorageFull => {
                 let (file, offset) = last_segment(dir, segment).ok_or(err)?;
@@ -70,6 +72,11 @@ impl Journal {
     /// Takes the room that is kept for what frees space now, and not with the first record: the disk may be full by then.
     pub fn reserve_early(&mut self) {
         let _ = self.reserve(0); // On a full disk it fails again when something is to be written.
+    }
+
+    /// Takes the room for a record without data before what it tells of is done.
+    pub fn expect_record(&mut self) -> io::Result<()> {
+        if self.off { Ok(()) } else { self.reserve(PLAIN_RECORD_BYTES_MAX) }
     }
 
     /// Appends a record of `operation`. It survives the death of this process when this returns.

@@ -1,4 +1,5 @@
-//! Makes appended records of a journal survive a power cut: one thread syncs for all who wait.
+//! Makes appended records of a journal survive a power cut: one thread syncs for all who wait. It begins with the first of
+//! them, so that a branch that is only looked at has none.
 
 use super::group_sync::{Done, GroupSync, Work};
 use super::journal::{segment_path, segments};
@@ -8,11 +9,13 @@ use crate::watchdog;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 /// Makes the records of one journal durable. Whoever waits while a sync goes on shares the next one.
 pub struct JournalSync {
     shared: Arc<Shared>,
+    /// Whether the thread was started.
+    syncs: Mutex<bool>,
 }
 
 struct Shared {
@@ -48,12 +51,22 @@ impl Work for Segments {
 }
 
 impl JournalSync {
-    /// Starts the thread that syncs the journal in `dir`.
-    pub fn start(dir: &Path) -> io::Result<Self> {
+    /// Syncs the journal in `dir`, once there is something in it.
+    pub fn of(dir: &Path) -> Self {
         let shared = Arc::new(Shared { dir: dir.to_owned(), group: GroupSync::new(Segments::default()) });
-        let syncing = shared.clone();
-        std::thread::Builder::new().name("journal-sync".into()).spawn(move || syncing.group.run(|batch| syncing.sync(batch)))?;
-        Ok(Self { shared })
+        Self { shared, syncs: Mutex::new(false) }
+    }
+
+    /// Starts the thread that syncs, unless it runs.
+    fn need_thread(&self) -> io::Result<()> {
+        let mut syncs = self.syncs.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*syncs {
+            let syncing = self.shared.clone();
+            let thread = std::thread::Builder::new().name("journal-sync".into());
+            thread.spawn(move || syncing.group.run(|batch| syncing.sync(batch)))?;
+            *syncs = true;
+        }
+        Ok(())
     }
 
     /// Adds a segment that was just made.
@@ -79,7 +92,10 @@ impl JournalSync {
 
     /// Calls `done` when every record appended before the call is durable, perhaps from the thread that syncs.
     pub fn when_durable(&self, done: Done) {
-        self.shared.group.when_durable(done);
+        match self.need_thread() {
+            Ok(()) => self.shared.group.when_durable(done),
+            Err(err) => done(Err(err)),
+        }
     }
 
     /// Returns when every record appended before the call is durable.

@@ -71,6 +71,15 @@ use staging::StagingDir;
 use standing::Standing;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// What a write did.
+#[derive(Clone, Copy, Debug)]
+pub struct Written {
+    /// How many bytes: less than were given when the disk filled on the way.
+    pub len: usize,
+    /// Whether the journal has grown so long that a seal is due.
+    pub seal_due: bool,
+}
+
 /// The live tree behind one branch.
 ///
 /// Lock order, outermost first: `head` (one checkpoint or restore at a time), then `live`. `live` is held for memory
@@ -294,13 +303,24 @@ impl Workspace {
         self.live_to_change().remove_xattr(ino, name)
     }
 
-    /// Writes `data` at `offset`; says whether the journal has grown so long that a seal is due.
-    pub fn write(&self, ino: Ino, offset: u64, data: &[u8], strip_privileges: bool) -> Result<bool, WorkspaceError> {
+    /// Writes `data` at `offset`, as much of it as there is room for, at least something.
+    pub fn write(&self, ino: Ino, offset: u64, data: &[u8], strip_privileges: bool) -> Result<Written, WorkspaceError> {
         self.making_room(|| {
             let mut live = self.live_to_change();
-            live.write(ino, offset, data, strip_privileges)?;
-            Ok(live.is_seal_due())
+            let len = live.write(ino, offset, data, strip_privileges)?;
+            Ok(Written { len, seal_due: live.is_seal_due() })
         })
+    }
+
+    /// Writes all of `data` at `offset`, or says why not; a part of it may be there then.
+    pub fn write_all(&self, ino: Ino, offset: u64, data: &[u8], strip_privileges: bool) -> Result<Written, WorkspaceError> {
+        let mut written = self.write(ino, offset, data, strip_privileges)?;
+        while written.len < data.len() {
+            let at = written.len;
+            let more = self.write(ino, offset + at as u64, &data[at..], strip_privileges)?;
+            written = Written { len: at + more.len, seal_due: more.seal_due };
+        }
+        Ok(written)
     }
 
     /// Says whether the journal has grown so long that a seal is due.

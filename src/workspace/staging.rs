@@ -30,8 +30,20 @@ impl StagingFile {
     }
 
     /// Writes `data` at `offset`. It survives the death of this process when this returns.
-    pub fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(data, offset)
+    ///
+    /// Returns how much of it was written: less than all when the disk filled on the way, and at least something.
+    pub fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<usize> {
+        let mut done = 0;
+        while done < data.len() {
+            match self.file.write_at(&data[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(written) => done += written,
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                Err(err) if done == 0 => return Err(err),
+                Err(_) => break, // What is written cannot be taken back: it stands in the place of older bytes.
+            }
+        }
+        if done == 0 && !data.is_empty() { Err(io::ErrorKind::WriteZero.into()) } else { Ok(done) }
     }
 
     /// Fills `buffer` from `offset`; beyond the end there are zeros.

@@ -1,9 +1,9 @@
 //! Bad input and trouble: a clear error, and nothing lost.
 
 use crate::mount::{TestMount, noise, program, succeeded};
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -217,6 +217,32 @@ fn a_full_disk_is_said_to_the_writer_and_nothing_is_lost() {
     mount.crash();
     mount.tell("restore", &base);
     assert!(fs::read(mount.path("kept")).unwrap() == noise(500_000, 1));
+}
+
+/// Found by `scripts/campaigns/full`: a write that failed had replaced the first block of the file.
+#[test]
+fn a_write_into_a_full_disk_changes_what_it_says_and_nothing_else() {
+    if !is_root() {
+        return; // Small disks take root.
+    }
+    let mount = SmallDisk::new("size=24m");
+    let file = File::options().read(true).write(true).create_new(true).open(mount.path("file")).unwrap();
+    file.set_len(1 << 20).unwrap();
+    file.write_all_at(&[1; 4096], 0).unwrap();
+    let filler = mount.path("filler");
+    let mut filler = File::create(filler).unwrap();
+    let block: Vec<u8> = (0..100_000u32).map(|at| (at.wrapping_mul(0x9e37_79b9) >> 24) as u8).collect();
+    while filler.write_all(&block).is_ok() {}
+    while filler.write_all(&block[..4096]).is_ok() {}
+    let new = vec![2; 256 << 10];
+    let written = file.write_at(&new, 0).unwrap_or(0);
+    assert!(written < new.len(), "the disk is full");
+    let mut found = vec![0; new.len()];
+    file.read_exact_at(&mut found, 0).unwrap();
+    let mut expected = vec![0; new.len()];
+    expected[..4096].fill(1);
+    expected[..written].fill(2);
+    assert!(found == expected, "{written} bytes were said to be written");
 }
 
 #[test]
