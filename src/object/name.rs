@@ -3,6 +3,7 @@
 use sha2::{Digest, Sha256};
 use std::cmp::Ordering;
 use std::fmt;
+use std::sync::Arc;
 
 /// Longest name of an entry, in bytes (NAME_MAX of Linux).
 pub const NAME_BYTES_MAX: usize = 255;
@@ -15,7 +16,8 @@ pub const NAME_BYTES_MAX: usize = 255;
 pub struct Name {
     position: u64,
     boundary: u8,
-    bytes: Box<[u8]>,
+    /// Shared: the live tree keeps each name in its directory and at the file, and the caches of trees have it too.
+    bytes: Arc<[u8]>,
 }
 
 /// Positions 0 to 2 are left to the start of a listing, `.` and `..`.

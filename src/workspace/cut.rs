@@ -172,7 +172,7 @@ impl LiveTree {
         }
         self.link_changes.retain(|_, changed_in| *changed_in > cut.generation);
         for ino in touched(cut) {
-            if let Some(inode) = self.inodes.get_mut(&ino)
+            if let Some(inode) = self.inodes.get_mut(ino)
                 && inode.changed_in <= cut.generation
             {
                 inode.changed_in = 0;
@@ -184,7 +184,7 @@ impl LiveTree {
     }
 
     fn settle_file(&mut self, file: &FileCut, sealed: &SealedFile, generation: u64) {
-        let Some(inode) = self.inodes.get_mut(&file.ino) else { return };
+        let Some(inode) = self.inodes.get_mut(file.ino) else { return };
         let unchanged = inode.content_changed_in <= generation;
         let Body::File(body) = &mut inode.body else { return };
         if let FileBody::Layered(layered) = &file.body {
@@ -204,7 +204,7 @@ impl LiveTree {
     }
 
     fn settle_directory(&mut self, sealed: &DirectoryCut, entry: &Entry, generation: u64) {
-        let Some(directory) = self.inodes.get_mut(&sealed.ino).and_then(Inode::directory_mut) else { return };
+        let Some(directory) = self.inodes.get_mut(sealed.ino).and_then(Inode::directory_mut) else { return };
         if let crate::object::Node::Directory { tree, has_links } = entry.node {
             directory.base = tree;
             directory.base_has_links = has_links;

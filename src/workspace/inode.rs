@@ -135,6 +135,14 @@ impl Inode {
         }
     }
 
+    /// Gives the inode a further name. Most have one, and take the room for one.
+    pub fn add_place(&mut self, place: Place) {
+        if self.places.capacity() == 0 {
+            self.places.reserve_exact(1);
+        }
+        self.places.push(place);
+    }
+
     /// Describes the inode as a directory would; the content of a dirty file is left empty, a directory's tree as sealed last.
     pub fn to_entry(&self) -> Entry {
         let node = match &self.body {

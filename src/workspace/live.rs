@@ -3,6 +3,7 @@
 use super::error::WorkspaceError;
 use super::file::Source;
 use super::inode::{Directory, Ino, Inode, Place, ROOT, Slot};
+use super::table::InodeTable;
 use crate::object::{Content, Entry, Name, ObjectId, Root, TreeItem};
 use crate::repository::Repository;
 use crate::tree;
@@ -20,7 +21,7 @@ const ALIAS_MIN: u64 = 1 << 46;
 /// `link_changes`), so that a cut finds all changes by walking changed slots alone.
 pub struct LiveTree {
     pub(super) repository: Arc<Repository>,
-    pub(super) inodes: HashMap<Ino, Inode>,
+    pub(super) inodes: InodeTable,
     /// Where the number of a loaded file is not its identity.
     aliases: HashMap<u64, Ino>,
     identities: Range<u64>,
@@ -40,7 +41,7 @@ impl LiveTree {
     pub fn new(repository: Arc<Repository>, root: &Root) -> Self {
         let mut tree = Self {
             repository,
-            inodes: HashMap::new(),
+            inodes: InodeTable::default(),
             aliases: HashMap::new(),
             identities: 0..0, // Taken when the first file is made: most branches are only looked at.
             next_alias: ALIAS_MIN,
@@ -57,7 +58,7 @@ impl LiveTree {
 
     /// Gives back the room of inodes that are no longer loaded.
     pub fn shrink(&mut self) {
-        self.inodes.shrink_to_fit();
+        self.inodes.shrink();
         self.aliases.shrink_to_fit();
     }
 
@@ -72,16 +73,16 @@ impl LiveTree {
 
     /// Says whether anything changed since the last seal.
     pub fn is_dirty(&self) -> bool {
-        self.inodes[&ROOT].changed_in > 0 || !self.link_changes.is_empty()
+        self.inodes.get(ROOT).is_some_and(|top| top.changed_in > 0) || !self.link_changes.is_empty()
     }
 
     /// Returns a loaded inode.
     pub fn inode(&self, ino: Ino) -> Result<&Inode, WorkspaceError> {
-        self.inodes.get(&ino).ok_or_else(|| WorkspaceError::NotFound(format!("inode {ino}")))
+        self.inodes.get(ino).ok_or_else(|| WorkspaceError::NotFound(format!("inode {ino}")))
     }
 
     pub(super) fn inode_mut(&mut self, ino: Ino) -> Result<&mut Inode, WorkspaceError> {
-        self.inodes.get_mut(&ino).ok_or_else(|| WorkspaceError::NotFound(format!("inode {ino}")))
+        self.inodes.get_mut(ino).ok_or_else(|| WorkspaceError::NotFound(format!("inode {ino}")))
     }
 
     pub(super) fn directory(&self, ino: Ino) -> Result<&Directory, WorkspaceError> {
@@ -95,7 +96,7 @@ impl LiveTree {
     /// Returns the number under which the named file `identity` is loaded, if it is.
     pub fn loaded(&self, identity: u64) -> Option<Ino> {
         let ino = self.aliases.get(&identity).copied().unwrap_or(identity);
-        self.inodes.get(&ino).filter(|inode| inode.identity == identity && !inode.orphan).map(|_| ino)
+        self.inodes.get(ino).filter(|inode| inode.identity == identity && !inode.orphan).map(|_| ino)
     }
 
     /// Returns the number a file has, or would have if it were loaded now.
@@ -125,7 +126,7 @@ impl LiveTree {
                 }
             },
         };
-        self.inode_mut(ino)?.places.push(Place { parent, name: name.clone() });
+        self.inode_mut(ino)?.add_place(Place { parent, name: name.clone() });
         let slot = Slot { child: Some(ino), changed_in: 0, in_base: true };
         self.directory_mut(parent)?.slots.insert(name.clone(), slot);
         Ok(ino)
@@ -161,11 +162,11 @@ impl LiveTree {
 
     /// Returns the number under which a file that is not loaded will be: an alias while an older version holds its own.
     pub(super) fn number_to_be(&mut self, identity: u64) -> Ino {
-        if !self.inodes.contains_key(&identity) {
+        if !self.inodes.contains(identity) {
             return identity;
         }
         match self.aliases.get(&identity) {
-            Some(alias) if !self.inodes.contains_key(alias) => *alias,
+            Some(alias) if !self.inodes.contains(*alias) => *alias,
             _ => {
                 let alias = self.next_alias;
                 self.next_alias += 1;
@@ -178,7 +179,7 @@ impl LiveTree {
     /// Records that a file's description or content changed, on the way from the top down to it.
     pub(super) fn mark(&mut self, ino: Ino) {
         let generation = self.generation;
-        let Some(inode) = self.inodes.get_mut(&ino) else { return };
+        let Some(inode) = self.inodes.get_mut(ino) else { return };
         if inode.orphan {
             return;
         }
@@ -196,7 +197,7 @@ impl LiveTree {
         let generation = self.generation;
         let mut name = name.clone();
         loop {
-            let Some(inode) = self.inodes.get_mut(&parent) else { return };
+            let Some(inode) = self.inodes.get_mut(parent) else { return };
             let marked = inode.changed_in == generation;
             inode.changed_in = generation;
             let place = inode.places.first().cloned();
@@ -215,7 +216,7 @@ impl LiveTree {
         let slots = &mut self.directory_mut(parent)?.slots;
         let in_base = slots.get(name).is_some_and(|slot| slot.in_base);
         slots.insert(name.clone(), Slot { child: Some(child), changed_in: 0, in_base });
-        self.inode_mut(child)?.places.push(Place { parent, name: name.clone() });
+        self.inode_mut(child)?.add_place(Place { parent, name: name.clone() });
         self.mark_name(parent, name);
         Ok(())
     }
@@ -254,7 +255,7 @@ impl LiveTree {
 
     /// Adds a reference of the kernel.
     pub fn remember(&mut self, ino: Ino) {
-        if let Some(inode) = self.inodes.get_mut(&ino) {
+        if let Some(inode) = self.inodes.get_mut(ino) {
             inode.lookups += 1;
         }
     }
@@ -264,7 +265,7 @@ impl LiveTree {
         if ino == ROOT {
             return;
         }
-        if let Some(inode) = self.inodes.get_mut(&ino) {
+        if let Some(inode) = self.inodes.get_mut(ino) {
             inode.lookups = inode.lookups.saturating_sub(count);
             self.drop_unused(ino);
         }
@@ -277,12 +278,12 @@ impl LiveTree {
             if ino == ROOT || !self.is_unused(ino) {
                 continue;
             }
-            let Some(inode) = self.inodes.remove(&ino) else { continue };
+            let Some(inode) = self.inodes.remove(ino) else { continue };
             if self.aliases.get(&inode.identity) == Some(&ino) {
                 self.aliases.remove(&inode.identity);
             }
             for place in inode.places {
-                if let Some(directory) = self.inodes.get_mut(&place.parent).and_then(Inode::directory_mut) {
+                if let Some(directory) = self.inodes.get_mut(place.parent).and_then(Inode::directory_mut) {
                     directory.slots.remove(&place.name);
                     candidates.push(place.parent);
                 }
@@ -292,7 +293,7 @@ impl LiveTree {
 
     /// Drops everything that the kernel does not know and that is as sealed.
     pub fn drop_all_unused(&mut self) {
-        for ino in self.inodes.keys().copied().collect::<Vec<_>>() {
+        for ino in self.inodes.numbers().collect::<Vec<_>>() {
             self.drop_unused(ino);
         }
     }
@@ -300,7 +301,7 @@ impl LiveTree {
     /// Returns the sealed contents that loaded files use, of those too that have lost their names.
     pub fn contents(&self) -> Vec<Content> {
         let mut contents = Vec::new();
-        for inode in self.inodes.values() {
+        for inode in self.inodes.all() {
             if let Some(body) = inode.file() {
                 for piece in body.pieces(0..body.size_bytes()) {
                     if let Source::Clean(content, _) = piece.source {
@@ -313,7 +314,7 @@ impl LiveTree {
     }
 
     fn is_unused(&self, ino: Ino) -> bool {
-        let Some(inode) = self.inodes.get(&ino) else { return false };
+        let Some(inode) = self.inodes.get(ino) else { return false };
         if inode.lookups > 0 {
             return false;
         }
@@ -322,7 +323,7 @@ impl LiveTree {
         }
         let slots_clean = || {
             inode.places.iter().all(|place| {
-                let directory = self.inodes.get(&place.parent).and_then(Inode::directory);
+                let directory = self.inodes.get(place.parent).and_then(Inode::directory);
                 directory.and_then(|directory| directory.slots.get(&place.name)).is_none_or(|slot| slot.changed_in == 0)
             })
         };
@@ -338,7 +339,7 @@ impl LiveTree {
             if ino == top {
                 return true;
             }
-            match self.inodes.get(&ino).and_then(|inode| inode.places.first()) {
+            match self.inodes.get(ino).and_then(|inode| inode.places.first()) {
                 Some(place) => ino = place.parent,
                 None => return false,
             }

@@ -39,6 +39,7 @@ mod staging;
 mod standing;
 mod swap;
 mod syncing;
+mod table;
 
 pub use acl::{ACCESS as ACL_ACCESS, DEFAULT as ACL_DEFAULT};
 pub use branches::{Branches, Pin};

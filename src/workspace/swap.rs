@@ -42,7 +42,7 @@ impl LiveTree {
 
     fn swap_link(&mut self, change: &LinkChange, stale: &mut Vec<Stale>) {
         let Some(ino) = self.loaded(change.identity) else { return };
-        let kept = match (&change.new, self.inodes.get_mut(&ino)) {
+        let kept = match (&change.new, self.inodes.get_mut(ino)) {
             (Some(new), Some(inode)) if inode.linked && same_content(inode, new) => {
                 inode.take_attributes(new);
                 true
@@ -52,7 +52,7 @@ impl LiveTree {
         if kept {
             stale.push(Stale::Attributes { ino });
         } else {
-            for place in self.inodes.get(&ino).map(|inode| inode.places.clone()).unwrap_or_default() {
+            for place in self.inodes.get(ino).map(|inode| inode.places.clone()).unwrap_or_default() {
                 stale.push(Stale::Name { parent: place.parent, name: place.name });
             }
             self.detach(ino);
@@ -62,7 +62,7 @@ impl LiveTree {
     fn swap_directory(&mut self, change: &DirectoryChange, stale: &mut Vec<Stale>) {
         let ino = if change.place.is_none() { Some(ROOT) } else { self.loaded(change.old.identity) };
         let Some(ino) = ino else { return }; // Neither it nor anything below is loaded.
-        let Some(inode) = self.inodes.get_mut(&ino) else { return };
+        let Some(inode) = self.inodes.get_mut(ino) else { return };
         inode.take_attributes(&change.new);
         if let (Some(directory), Node::Directory { tree, has_links }) = (inode.directory_mut(), &change.new.node) {
             directory.base = *tree;
@@ -75,10 +75,10 @@ impl LiveTree {
     }
 
     fn swap_item(&mut self, parent: Ino, change: &ItemChange, stale: &mut Vec<Stale>) {
-        let child = self.inodes.get(&parent).and_then(Inode::directory).and_then(|directory| directory.slots.get(&change.name));
+        let child = self.inodes.get(parent).and_then(Inode::directory).and_then(|directory| directory.slots.get(&change.name));
         if let Some(child) = child.and_then(|slot| slot.child) {
             if self.keeps(child, change) {
-                if let (Some(TreeItem::Entry(new)), Some(inode)) = (&change.new, self.inodes.get_mut(&child)) {
+                if let (Some(TreeItem::Entry(new)), Some(inode)) = (&change.new, self.inodes.get_mut(child)) {
                     inode.take_attributes(new);
                 }
                 stale.push(Stale::Attributes { ino: child });
@@ -91,7 +91,7 @@ impl LiveTree {
 
     /// Says whether the file under a name stays the same file with the same content.
     fn keeps(&self, child: Ino, change: &ItemChange) -> bool {
-        let Some(inode) = self.inodes.get(&child) else { return false };
+        let Some(inode) = self.inodes.get(child) else { return false };
         match &change.new {
             Some(TreeItem::Entry(new)) => inode.identity == new.identity && !inode.linked && same_content(inode, new),
             Some(TreeItem::Link(identity)) => inode.identity == *identity && inode.linked,
@@ -101,10 +101,10 @@ impl LiveTree {
 
     /// Takes one name from a file; without names left it is an orphan, and so is all below a directory.
     fn detach_name(&mut self, parent: Ino, name: &Name, child: Ino) {
-        if let Some(directory) = self.inodes.get_mut(&parent).and_then(Inode::directory_mut) {
+        if let Some(directory) = self.inodes.get_mut(parent).and_then(Inode::directory_mut) {
             directory.slots.remove(name);
         }
-        let Some(inode) = self.inodes.get_mut(&child) else { return };
+        let Some(inode) = self.inodes.get_mut(child) else { return };
         inode.places.retain(|place| place.parent != parent || place.name != *name);
         if inode.linked {
             self.drop_unused(child); // Other names may exist without being loaded; the link table decides.
@@ -118,7 +118,7 @@ impl LiveTree {
         let mut pending = vec![ino];
         let mut detached = Vec::new();
         while let Some(ino) = pending.pop() {
-            let Some(inode) = self.inodes.get_mut(&ino) else { continue };
+            let Some(inode) = self.inodes.get_mut(ino) else { continue };
             let places = std::mem::take(&mut inode.places);
             inode.orphan = true;
             inode.nlink = 0;
@@ -130,7 +130,7 @@ impl LiveTree {
                 children.extend(slots.values().filter_map(|slot| slot.child));
             }
             for child in children {
-                match self.inodes.get_mut(&child) {
+                match self.inodes.get_mut(child) {
                     // It may have names elsewhere.
                     Some(inode) if inode.linked => inode.places.retain(|place| place.parent != ino),
                     _ => pending.push(child),
@@ -138,7 +138,7 @@ impl LiveTree {
                 detached.push(child);
             }
             for place in places {
-                if let Some(directory) = self.inodes.get_mut(&place.parent).and_then(Inode::directory_mut) {
+                if let Some(directory) = self.inodes.get_mut(place.parent).and_then(Inode::directory_mut) {
                     directory.slots.remove(&place.name);
                 }
             }
