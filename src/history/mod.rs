@@ -31,6 +31,7 @@ pub use outbox::Event;
 pub use rebuild::{Recorded, Standings};
 pub use retention::{KeepRules, removable};
 
+use crate::sys;
 use checkpointer::Checkpointer;
 use mirror::Mirror;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
@@ -38,6 +39,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+/// Room for the index beside the database: enough for a write-ahead log of a hundred megabytes.
+const INDEX_BYTES: u64 = 256 << 10;
 /// Events written a second time in one step.
 const MIRRORED_AT_ONCE: usize = 1000;
 
@@ -73,6 +76,7 @@ impl History {
 
     fn with_writer(path: &Path, writer: Connection) -> Result<Self, HistoryError> {
         schema::configure(&writer)?;
+        allocate_index(path);
         let (reader, scanner) = (Mutex::new(reading(path)?), Mutex::new(reading(path)?));
         let checkpointer = Checkpointer::start(path)?;
         let (writer, unsettled) = (Mutex::new(writer), AtomicBool::new(false));
@@ -157,6 +161,17 @@ fn transact<T>(
     let done = work(&transaction)?; // An error drops the transaction, which rolls it back.
     transaction.commit()?;
     Ok(done)
+}
+
+/// Gives the index that SQLite maps beside the database all of its room, so that no write through the mapping meets a full
+/// disk: that would be a SIGBUS.
+fn allocate_index(path: &Path) {
+    let mut index = path.as_os_str().to_owned();
+    index.push("-shm");
+    let file = std::fs::File::options().write(true).open(index);
+    if let Err(err) = file.and_then(|file| sys::reserve(&file, 0, INDEX_BYTES)) {
+        tracing::warn!(%err, "there is no room for the index beside the database");
+    }
 }
 
 /// Opens a further connection that only reads.

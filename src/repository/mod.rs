@@ -79,12 +79,18 @@ impl Repository {
 
     /// Opens the store at `path`. One process at a time.
     pub fn open(path: &Path) -> Result<Arc<Self>, RepositoryError> {
-        let dir = StoreDir::open(path)?;
-        let lock = dir.lock()?;
-        let history = History::open(&dir.path().join(DATABASE))?;
-        let repository = Self::assemble(dir, lock, history)?;
+        let repository = Self::open_as_is(path)?;
         repository.restore_lost_events()?;
         Ok(repository)
+    }
+
+    /// Opens a store to look at it: nothing is put right.
+    pub fn open_as_is(path: &Path) -> Result<Arc<Self>, RepositoryError> {
+        let dir = StoreDir::open(path)?;
+        let lock = dir.lock()?;
+        reserve::Reserve::at(dir.path()).release_if_needed(&dir.space()?);
+        let history = History::open(&dir.path().join(DATABASE))?;
+        Self::assemble(dir, lock, history)
     }
 
     fn assemble(dir: StoreDir, lock: StoreLock, history: History) -> Result<Arc<Self>, RepositoryError> {

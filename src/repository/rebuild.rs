@@ -11,7 +11,6 @@ use crate::tree::NodeSource;
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// Objects named by one transaction.
 const NAMED_AT_ONCE: usize = 10_000;
@@ -389,11 +388,4 @@ pub(super) fn open_locked(path: &Path) -> Result<(StoreDir, StoreLock), Reposito
     let dir = StoreDir::open(path)?;
     let lock = dir.lock()?;
     Ok((dir, lock))
-}
-
-/// Opens the database of a store, as it is.
-pub(super) fn open_as_is(path: &Path) -> Result<Arc<Repository>, RepositoryError> {
-    let (dir, lock) = open_locked(path)?;
-    let history = History::open(&dir.path().join(DATABASE))?;
-    Repository::assemble(dir, lock, history)
 }

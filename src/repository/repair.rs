@@ -2,7 +2,7 @@
 //!
 //! Each step writes what is new before it takes anything away, so it can be killed at any instant and run again.
 
-use super::rebuild::{FoundBranch, open_as_is, open_locked, rebuild_database};
+use super::rebuild::{FoundBranch, open_locked, rebuild_database};
 use super::verify::{Check, Verified};
 use super::{FIRST_SEGMENT, Repository, RepositoryError};
 use crate::history::{BranchRow, BranchState};
@@ -12,7 +12,6 @@ use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 
 /// What a repair did.
 #[derive(Debug)]
@@ -32,7 +31,7 @@ pub fn repair(
     let mut done = Vec::new();
     let branches = branches().map_err(|source| RepositoryError::Io { what: "cannot read the journals", source })?;
     let thorough = Check { read_data: true, progress: check.progress };
-    let (repository, found) = match open_as_is(path) {
+    let (repository, found) = match Repository::open_as_is(path) {
         Ok(repository) => {
             let found = repository.verify(&thorough);
             (Some(repository), found)
@@ -50,7 +49,7 @@ pub fn repair(
             drop(other);
             let (dir, lock) = open_locked(path)?;
             rebuild_database(dir, lock, &branches, &mut done)?;
-            let repository = open_as_is(path)?;
+            let repository = Repository::open_as_is(path)?;
             let found = repository.verify(&thorough);
             (repository, found)
         }
@@ -60,11 +59,6 @@ pub fn repair(
 }
 
 impl Repository {
-    /// Opens a store to look at it: nothing is put right.
-    pub fn open_as_is(path: &Path) -> Result<Arc<Self>, RepositoryError> {
-        open_as_is(path)
-    }
-
     fn mend(&self, found: &Verified, branches: &[FoundBranch], done: &mut Vec<String>) -> Result<(), RepositoryError> {
         if found.findings.iter().any(|finding| finding.about == "pack") {
             self.mend_packs(done)?;

@@ -2,7 +2,7 @@
 
 use super::{Repository, RepositoryError};
 use crate::object::{Author, ObjectId};
-use crate::sys;
+use crate::sys::{self, Space};
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -35,6 +35,17 @@ impl Reserve {
             if File::options().write(true).create(true).truncate(false).mode(0o600).open(path).is_err() {
                 break; // Each file that there is room for helps.
             }
+        }
+    }
+
+    /// Gives up the room when the disk has next to none, so that a store can be opened there; [`Self::refill`] takes it again.
+    ///
+    /// SQLite makes two files beside the database and writes into one of them through a mapping: without room it cannot be
+    /// opened, or the process dies of SIGBUS.
+    pub fn release_if_needed(&self, space: &Space) {
+        let free_bytes = space.blocks_available * u64::from(space.block_bytes);
+        if free_bytes < RESERVE_BYTES || space.files_free < RESERVE_FILES as u64 {
+            self.release();
         }
     }
 

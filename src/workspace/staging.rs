@@ -147,7 +147,12 @@ impl StagingDir {
             return Ok(file);
         }
         let path = self.path_of(number);
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        let file = match OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path) {
+            // One that the journal lets go of later has no need of an inode that the disk does not have. It reads as zeros and
+            // takes no writes.
+            Err(err) if err.kind() == io::ErrorKind::StorageFull => File::open("/dev/null")?,
+            file => file?,
+        };
         self.next.fetch_max(number.saturating_add(1), Ordering::Relaxed);
         Ok(self.handle(number, file))
     }
