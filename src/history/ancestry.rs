@@ -3,7 +3,7 @@
 use super::objects::id_or_none_at;
 use super::{History, HistoryError};
 use crate::object::ObjectId;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// The metadata of a merge's checkpoint names the merged checkpoint under this key.
 pub const MERGED_KEY: &str = "merged";
@@ -57,6 +57,31 @@ impl History {
             }
         }
         Ok(None)
+    }
+
+    /// Returns the checkpoints at which the lines of the present branches parted or met: where one was forked from another,
+    /// and what was merged. Whoever merges branches starts from one of them.
+    pub fn fork_points(&self) -> Result<HashSet<ObjectId>, HistoryError> {
+        let mut points = HashSet::new();
+        let mut seen = HashSet::new();
+        let mut waiting: Vec<(ObjectId, i64)> =
+            self.branches()?.into_iter().filter_map(|branch| Some((branch.head?, branch.id))).collect();
+        let scanner = self.scanner();
+        let mut statement = scanner.prepare_cached("SELECT branch_id, parent, meta FROM file_commits WHERE id = ?")?;
+        while let Some((id, reached_on)) = waiting.pop() {
+            let mut rows = statement.query([id.to_hex()])?;
+            let Some(row) = rows.next()? else { continue };
+            let taken_on = row.get::<_, Option<i64>>(0)?.unwrap_or_default();
+            if taken_on != reached_on {
+                points.insert(id);
+            }
+            if seen.insert(id) {
+                let merged = merged_of(&row.get::<_, String>(2)?);
+                points.extend(merged);
+                waiting.extend(id_or_none_at(row, 1)?.into_iter().chain(merged).map(|parent| (parent, taken_on)));
+            }
+        }
+        Ok(points)
     }
 }
 

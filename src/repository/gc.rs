@@ -114,7 +114,8 @@ impl Repository {
         Ok(self.packs.containers()?.iter().map(|container| container.allocated_bytes).sum())
     }
 
-    /// Deletes the checkpoints that the rules do not keep. Named, linked and current ones are always kept.
+    /// Deletes the checkpoints that the rules do not keep. Named, linked and current ones are always kept, and those from which
+    /// branches can be merged.
     fn remove_by_rule(&self, rules: &GcRules, author: &Author, run: &Run) -> Result<Vec<ObjectId>, RepositoryError> {
         let keep =
             KeepRules { last: rules.keep_last, hourly: rules.keep_hourly, daily: rules.keep_daily, weekly: rules.keep_weekly };
@@ -123,7 +124,7 @@ impl Repository {
         }
         let heads: HashSet<ObjectId> = self.history.branches()?.into_iter().filter_map(|branch| branch.head).collect();
         let mut candidates = Vec::new();
-        let mut pinned = HashSet::new();
+        let mut pinned = self.history.fork_points()?;
         for row in self.history.checkpoints()? {
             if row.name.is_some() || heads.contains(&row.id) || !self.history.links_of(&row.id)?.is_empty() {
                 pinned.insert(row.id);

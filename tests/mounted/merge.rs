@@ -308,3 +308,25 @@ fn large_contents_are_taken_whole() {
     assert_eq!(mount.shell("stat -c %s large other"), "3000100\n3000100\n");
     assert!(fs::read(mount.path("large")).unwrap()[..3_000_000] == noise(3_000_000, 1));
 }
+
+#[test]
+fn retention_keeps_what_branches_are_merged_from() {
+    let mount = TestMount::new();
+    mount.shell("seq 1 20 > text");
+    let fork_point = mount.checkpoint("fork point");
+    mount.shell("mkdir .memento/branches/try .memento/branches/dropped; sed -i 's/^2$/two/' .memento/branches/try/text");
+    mount.shell("rmdir .memento/branches/dropped");
+    for at in 0..4 {
+        mount.shell(&format!(
+            "echo {at} > file; echo {at} > .memento/branches/try/other; echo x > .memento/branches/try/.memento/checkpoint"
+        ));
+        mount.checkpoint(&at.to_string());
+    }
+    mount.shell("sed -i 's/^19$/nineteen/' text");
+    mount.tell("gc", r#"{"grace_secs":0,"keep_last":1}"#);
+    let left = mount.query("SELECT message FROM file_commits WHERE deleted_at IS NULL ORDER BY seq");
+    assert_eq!(left, ["fork point", "x", "3"], "the heads, and where they parted");
+    assert!(mount.says("log").contains(&fork_point));
+    mount.cli_ok(&["merge", "try"]);
+    assert_eq!(mount.shell("sed -n '2p;19p' text; cat file other"), "two\nnineteen\n3\n3\n");
+}
