@@ -34,11 +34,35 @@ struct State {
     /// Bytes appended since the store was opened, and how many of them are durable.
     appended: u64,
     durable: u64,
-    /// Files with bytes that are not durable.
-    dirty: Vec<Arc<File>>,
+    /// Files with bytes that may not be durable, the open one among them.
+    dirty: Vec<DirtyPack>,
     directory_dirty: bool,
     syncing: bool,
     failed: bool,
+}
+
+#[derive(Debug)]
+struct DirtyPack {
+    file: Arc<File>,
+    /// What was appended to the store when the pack was closed: once that much is durable, all of the pack is.
+    closed_at: Option<u64>,
+}
+
+impl State {
+    /// Closes the pack being appended to. All of it must be written out.
+    fn close(&mut self) {
+        if let Some(open) = self.open.take() {
+            for pack in self.dirty.iter_mut().filter(|pack| Arc::ptr_eq(&pack.file, &open)) {
+                pack.closed_at = Some(self.appended);
+            }
+        }
+    }
+
+    /// Takes note that the first `upto` bytes are durable. More may have been appended to a pack while it was synced.
+    fn settle(&mut self, upto: u64) {
+        self.durable = self.durable.max(upto);
+        self.dirty.retain(|pack| pack.closed_at.is_none_or(|end| end > upto));
+    }
 }
 
 impl PackWriter {
@@ -95,7 +119,7 @@ impl PackWriter {
 
     fn start_pack(&self, state: &mut State) -> Result<(), StoreError> {
         self.write_out(state)?;
-        state.open = None;
+        state.close();
         let number = state.number + 1;
         let path = pack_path(&self.dir, number);
         let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path);
@@ -108,7 +132,7 @@ impl PackWriter {
         state.open = Some(file.clone());
         state.written = PACK_MAGIC.len() as u64;
         state.appended += state.written;
-        state.dirty.push(file);
+        state.dirty.push(DirtyPack { file, closed_at: None });
         state.directory_dirty = true;
         Ok(())
     }
@@ -117,7 +141,7 @@ impl PackWriter {
     pub fn rotate(&self) -> Result<(), StoreError> {
         let mut state = self.state();
         self.write_out(&mut state)?;
-        state.open = None;
+        state.close();
         Ok(())
     }
 
@@ -147,20 +171,14 @@ impl PackWriter {
         self.write_out(&mut state)?;
         state.syncing = true;
         let upto = state.appended;
-        let files = state.dirty.clone();
+        let files: Vec<Arc<File>> = state.dirty.iter().map(|pack| pack.file.clone()).collect();
         let directory = std::mem::take(&mut state.directory_dirty);
         drop(state);
         let outcome = self.sync_files(&files, directory);
         let mut state = self.state();
         state.syncing = false;
         match &outcome {
-            Ok(()) => {
-                state.durable = state.durable.max(upto);
-                let open = state.open.clone();
-                state.dirty.retain(|file| {
-                    open.as_ref().is_some_and(|open| Arc::ptr_eq(open, file)) || !files.iter().any(|done| Arc::ptr_eq(done, file))
-                });
-            }
+            Ok(()) => state.settle(upto),
             Err(_) => state.failed = true, // What the kernel dropped nobody knows (fsync(2)).
         }
         self.synced.notify_all();
@@ -178,4 +196,29 @@ impl PackWriter {
 /// Returns the path of the pack `number` in the directory of packs.
 pub fn pack_path(dir: &Path, number: u32) -> PathBuf {
     dir.join(format!("{number:08}.pack"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by `scripts/campaigns/power` with three lines of work, seed 2026: the end of a pack that was appended to while a sync
+    /// went on, and then closed, was never synced, and what a checkpoint named was gone after a power cut.
+    #[test]
+    fn a_pack_that_is_closed_during_a_sync_is_synced_again() {
+        let temp = tempfile::tempdir().unwrap();
+        let writer = PackWriter::new(temp.path().to_owned(), 0);
+        writer.append(b"before the sync").unwrap();
+        let upto = writer.state().appended; // A sync begins...
+        writer.append(b"during the sync").unwrap();
+        writer.rotate().unwrap();
+        writer.append(b"in the next pack").unwrap();
+        writer.state().settle(upto); // ...and ends.
+        let closed_at: Vec<Option<u64>> = writer.state().dirty.iter().map(|pack| pack.closed_at).collect();
+        assert_eq!(closed_at, [Some(upto + 15), None]);
+        writer.sync().unwrap();
+        let state = writer.state();
+        assert_eq!(state.dirty.len(), 1, "the open one");
+        assert_eq!(state.durable, state.appended);
+    }
 }
