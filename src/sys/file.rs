@@ -117,13 +117,6 @@ pub fn space_at(file: &File) -> io::Result<Space> {
     })
 }
 
-/// Writes out what is in the page cache of `file`. Best effort: nothing is durable by it.
-pub fn write_out(file: &File) {
-    let flags = libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
-    // SAFETY: the call takes integers and a descriptor that stays open while it is borrowed.
-    unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, flags) };
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

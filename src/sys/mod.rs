@@ -12,7 +12,7 @@ mod users;
 
 pub use below::{Below, path_of_open, path_within, pin};
 pub use beneath::{open_beneath, open_directory};
-pub use file::{Space, data_ranges, lock_exclusive, punch, reserve, space_at, wait_until_unlocked, write_out};
+pub use file::{Space, data_ranges, lock_exclusive, punch, reserve, space_at, wait_until_unlocked};
 pub use mount::{detach, free_dead_mount, is_mounted, mount_points_of, source_of, unmount};
 pub use namespace::{may_isolate, show_at};
 pub use path::{device_numbers, make_node, may_write, set_times, set_times_of};

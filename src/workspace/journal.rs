@@ -6,7 +6,7 @@
 
 use super::journal_sync::JournalSync;
 use super::operation::Operation;
-use super::segment::{FRAME_BYTES, HEADER_BYTES, MAGIC};
+use super::segment::{FRAME_BYTES, HEADER_BYTES, header};
 use super::standing::Standing;
 use crate::object::Writer;
 use crate::sys;
@@ -22,6 +22,10 @@ const RESERVE_BYTES: u64 = 512 << 10;
 const PLAIN_RECORD_BYTES_MAX: u64 = 256;
 /// Room asked for at a time.
 const RESERVE_STEP_BYTES: u64 = 512 << 10;
+
+/// Zeros written ahead at a time when somebody syncs: a record that replaces zeros changes nothing but data, and its sync
+/// waits for one write instead of a transaction of the file system too.
+const ZEROED_STEP_BYTES: u64 = 256 << 10;
 
 /// What room a record may use.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -44,6 +48,10 @@ pub struct Journal {
     offset: u64,
     /// Up to here the segment has its space on disk already.
     reserved: u64,
+    /// The length of the segment's file: from `offset` on there are zeros.
+    zeroed: u64,
+    /// Where the segment before this one ends.
+    previous_end: u64,
     /// Makes records durable, also while others append.
     sync: Arc<JournalSync>,
     scratch: Vec<u8>,
@@ -58,15 +66,23 @@ impl Journal {
     pub fn start(dir: &Path, segment: u64) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
         let sync = Arc::new(JournalSync::of(dir));
-        let (segment, file, offset) = match create_segment(dir, segment) {
+        let older: Vec<u64> = segments(dir)?.into_iter().filter(|number| *number < segment).collect();
+        let last = older.last().filter(|last| **last + 1 == segment);
+        let previous_end = last.map_or(Ok(0), |last| fs::metadata(segment_path(dir, *last)).map(|found| found.len()))?;
+        let (segment, file, offset) = match create_segment(dir, segment, previous_end) {
             Err(err) if err.kind() == io::ErrorKind::StorageFull => {
                 let (file, offset) = last_segment(dir, segment).ok_or(err)?;
                 (segment - 1, file, offset)
             }
             file => (segment, file?, HEADER_BYTES as u64),
         };
+        // Nobody knows whether the process that wrote them had synced them.
+        for number in older.into_iter().filter(|number| *number < segment) {
+            sync.add(number, Arc::new(File::open(segment_path(dir, number))?));
+        }
         sync.add(segment, file.clone());
-        Ok(Self { dir: dir.to_owned(), segment, file, offset, reserved: 0, sync, scratch: Vec::new(), off: false })
+        let (dir, scratch) = (dir.to_owned(), Vec::new());
+        Ok(Self { dir, segment, file, offset, reserved: 0, zeroed: offset, previous_end, sync, scratch, off: false })
     }
 
     /// Takes the room that is kept for what frees space now, and not with the first record: the disk may be full by then.
@@ -106,20 +122,35 @@ impl Journal {
         let checksum = crc32fast::hash(&record[FRAME_BYTES..]);
         record[..4].copy_from_slice(&payload_len.to_le_bytes());
         record[4..FRAME_BYTES].copy_from_slice(&checksum.to_le_bytes());
+        let len = record.len() as u64;
         // A branch that is only looked at takes no room.
-        let reserved = if room == Room::Any { Ok(()) } else { self.reserve(record.len() as u64) };
+        let reserved = if room == Room::Any { Ok(()) } else { self.reserve(len) };
         let written = match reserved {
             Err(err) if room == Room::Free => Err(err),
-            _ => self.file.write_all_at(&record, self.offset),
+            reserved => self.write_record(&mut record, reserved.is_ok()),
         };
-        if written.is_err() {
-            // A part of the record may be there: the next one overwrites it, and a crash before that finds a torn tail.
-            let _ = self.file.set_len(self.offset);
-        } else {
-            self.offset += record.len() as u64;
-            self.sync.count(record.len() as u64);
+        if written.is_ok() {
+            self.offset += len;
+            self.sync.count(len);
         }
         self.scratch = record;
+        written
+    }
+
+    /// Writes a record, and zeros behind it where somebody syncs and there is `room`.
+    fn write_record(&mut self, record: &mut Vec<u8>, room: bool) -> io::Result<()> {
+        let end = self.offset + record.len() as u64;
+        if room && end > self.zeroed && self.sync.is_wanted() {
+            record.resize(record.len() + ZEROED_STEP_BYTES as usize, 0);
+        }
+        let written = self.file.write_all_at(record, self.offset);
+        if written.is_ok() {
+            self.zeroed = self.zeroed.max(self.offset + record.len() as u64);
+        } else {
+            // A part of the record may be there: the next one overwrites it, and a crash before that finds a torn tail.
+            let _ = self.file.set_len(self.offset);
+            (self.zeroed, self.reserved) = (self.offset, self.offset); // What was reserved behind the end is gone too.
+        }
         written
     }
 
@@ -136,21 +167,22 @@ impl Journal {
 
     /// Starts the next segment and returns its number: replaying from there skips all that was appended so far.
     pub fn rotate(&mut self) -> io::Result<u64> {
-        let file = create_segment(&self.dir, self.segment + 1)?;
+        let file = create_segment(&self.dir, self.segment + 1, self.offset)?;
         self.segment += 1;
+        self.previous_end = self.offset;
         self.sync.add(self.segment, file.clone());
         self.file = file;
         self.offset = HEADER_BYTES as u64;
-        self.reserved = 0;
+        (self.reserved, self.zeroed) = (0, self.offset);
         Ok(self.segment)
     }
 
     /// Gives back the room that the segment before this one had taken and will not use: it stays, but nothing is appended to it.
     pub fn trim_previous(&self) {
-        if self.segment > 1
+        if self.previous_end > 0
             && let Ok(file) = OpenOptions::new().write(true).open(segment_path(&self.dir, self.segment - 1))
         {
-            let _ = trim(&file); // It would be room on a full disk, nothing more.
+            let _ = file.set_len(self.previous_end); // It would be room on a full disk, nothing more.
         }
     }
 
@@ -175,22 +207,10 @@ impl Journal {
     }
 }
 
-/// Gives back what space a segment has behind its end.
-pub fn trim(file: &File) -> io::Result<()> {
-    file.set_len(file.metadata()?.len())
-}
-
-/// Returns the header of a segment.
-pub fn header() -> [u8; HEADER_BYTES] {
-    let mut header = [0; HEADER_BYTES];
-    header[..MAGIC.len()].copy_from_slice(MAGIC);
-    header
-}
-
-fn create_segment(dir: &Path, number: u64) -> io::Result<Arc<File>> {
+fn create_segment(dir: &Path, number: u64, previous_end: u64) -> io::Result<Arc<File>> {
     let path = segment_path(dir, number);
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-    if let Err(err) = file.write_all_at(&header(), 0) {
+    if let Err(err) = file.write_all_at(&header(previous_end), 0) {
         let _ = fs::remove_file(&path); // The number stays free for another try.
         return Err(err);
     }

@@ -4,11 +4,11 @@
 use super::group_sync::{Done, GroupSync, Work};
 use super::journal::{segment_path, segments};
 use super::segment::HEADER_BYTES;
-use crate::sys;
 use crate::watchdog;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 /// Makes the records of one journal durable. Whoever waits while a sync goes on shares the next one.
@@ -16,6 +16,8 @@ pub struct JournalSync {
     shared: Arc<Shared>,
     /// Whether the thread was started.
     syncs: Mutex<bool>,
+    /// Whether anybody asked for durability.
+    wanted: AtomicBool,
 }
 
 struct Shared {
@@ -54,7 +56,12 @@ impl JournalSync {
     /// Syncs the journal in `dir`, once there is something in it.
     pub fn of(dir: &Path) -> Self {
         let shared = Arc::new(Shared { dir: dir.to_owned(), group: GroupSync::new(Segments::default()) });
-        Self { shared, syncs: Mutex::new(false) }
+        Self { shared, syncs: Mutex::new(false), wanted: AtomicBool::new(false) }
+    }
+
+    /// Says whether anybody asked for durability so far.
+    pub fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed)
     }
 
     /// Starts the thread that syncs, unless it runs.
@@ -83,15 +90,9 @@ impl JournalSync {
         self.shared.group.count(bytes);
     }
 
-    /// Writes the newest records out without making them durable, so that a sync of another file beside may cover them.
-    pub fn begin(&self) {
-        if let Some(file) = self.shared.group.change(|segments| segments.files.last().map(|(_, file)| file.clone())) {
-            sys::write_out(&file);
-        }
-    }
-
     /// Calls `done` when every record appended before the call is durable, perhaps from the thread that syncs.
     pub fn when_durable(&self, done: Done) {
+        self.wanted.store(true, Ordering::Relaxed);
         match self.need_thread() {
             Ok(()) => self.shared.group.when_durable(done),
             Err(err) => done(Err(err)),
@@ -124,7 +125,11 @@ impl Shared {
         for (_, file) in &batch.files {
             file.sync_data()?; // Oldest first: a replay stops at the first gap.
         }
-        if batch.directory { File::open(&self.dir)?.sync_all() } else { Ok(()) }
+        if batch.directory {
+            File::open(&self.dir)?.sync_all()?;
+            self.dir.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())?; // It names the directory.
+        }
+        Ok(())
     }
 }
 
@@ -161,6 +166,22 @@ mod tests {
         }
         drop(told);
         assert_eq!(outcomes.iter().filter(|good| *good).count(), 500);
+    }
+
+    /// A process that was killed may have left records in the page cache alone: a sync of the next one makes them durable too.
+    #[test]
+    fn a_sync_covers_what_an_earlier_process_left() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Journal::start(dir.path(), 1).unwrap());
+        drop(Journal::start(dir.path(), 2).unwrap());
+        let journal = Journal::start(dir.path(), 3).unwrap();
+        let covered =
+            || journal.sync().shared.group.change(|segments| segments.files.iter().map(|(number, _)| *number).collect());
+        let before: Vec<u64> = covered();
+        assert_eq!(before, [1, 2, 3]);
+        journal.sync().wait().unwrap();
+        let after: Vec<u64> = covered();
+        assert_eq!(after, [3]);
     }
 
     #[test]

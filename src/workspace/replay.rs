@@ -1,8 +1,8 @@
 //! Replays the journal of a branch, and sets aside what cannot be relied on.
 
-use super::journal::{header, segment_path, segments, trim};
+use super::journal::{segment_path, segments};
 use super::operation::Operation;
-use super::segment::{Ending, HEADER_BYTES, Record, has_header, last_standing, scan};
+use super::segment::{Ending, HEADER_BYTES, Record, has_header, header, last_standing, previous_end, scan};
 use super::standing::Standing;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -35,6 +35,7 @@ pub fn replay<E: From<io::Error>>(
     let mut replayed = Replayed { next: first, damage: Vec::new() };
     let mut aside = Aside { dir, target: None };
     let mut ended = false;
+    let mut end = None;
     for number in segments(dir)? {
         let path = segment_path(dir, number);
         if number < first {
@@ -53,7 +54,14 @@ pub fn replay<E: From<io::Error>>(
             aside.move_there(&path)?;
             continue;
         }
-        ended = replay_segment(&path, &mut aside, &mut replayed.damage, &mut apply)?;
+        let replayed_to = match replay_segment(&path, end, &mut aside, &mut replayed.damage, &mut apply)? {
+            Some(replayed_to) => replayed_to,
+            None => {
+                ended = true; // The end of the segment before never reached the disk: neither was ever promised to be there.
+                continue;
+            }
+        };
+        (ended, end) = (replayed_to.cut, Some(replayed_to.end));
         replayed.next = number + 1;
     }
     if let Some(target) = aside.target {
@@ -85,16 +93,32 @@ fn is_empty(path: &Path) -> io::Result<bool> {
     Ok(records == 0)
 }
 
-/// Says whether the replay ends here.
+/// Where the replay of a segment ended.
+struct SegmentEnd {
+    /// Length of what was replayed.
+    end: u64,
+    /// Something followed and was cut off: the replay ends here.
+    cut: bool,
+}
+
+/// Replays a segment; `None` when it counts on an end of the segment before that is not there, which is set aside then.
 fn replay_segment<E: From<io::Error>>(
     path: &Path,
+    end_before: Option<u64>,
     aside: &mut Aside<'_>,
     damage: &mut Vec<String>,
     apply: &mut impl FnMut(Operation) -> Result<(), E>,
-) -> Result<bool, E> {
+) -> Result<Option<SegmentEnd>, E> {
     let mut bytes = Vec::new();
     let mut file = OpenOptions::new().read(true).write(true).open(path)?;
     file.read_to_end(&mut bytes)?;
+    if let (Some(before), Some(expected)) = (end_before, previous_end(&bytes))
+        && before < expected
+    {
+        tracing::warn!(path = %path.display(), before, expected, "a journal segment stands on records that never reached the disk");
+        aside.move_there(path)?;
+        return Ok(None);
+    }
     let scanned = scan(&bytes, |record| match record {
         Record::Operation(operation) => apply(operation),
         Record::Standing(_) => Ok(()),
@@ -111,18 +135,19 @@ fn replay_segment<E: From<io::Error>>(
             aside.copy_there(path)?; // Whole, before anything is cut off.
         }
     }
-    if cut {
-        file.set_len(scanned.good as u64)?;
-    } else if let Err(err) = trim(&file) {
-        tracing::debug!(%err, "a journal segment keeps the room that it had taken");
+    // Also of a whole one: room that it had taken and did not use.
+    if let Err(err) = file.set_len(scanned.good as u64)
+        && cut
+    {
+        return Err(err.into());
     }
     if !has_header(&bytes) || scanned.good < HEADER_BYTES {
-        file.write_all_at(&header(), 0)?;
+        file.write_all_at(&header(0), 0)?;
     }
     if cut {
         file.sync_all()?;
     }
-    Ok(cut)
+    Ok(Some(SegmentEnd { end: scanned.good as u64, cut }))
 }
 
 /// The directory that keeps what cannot be relied on; made when there is something.
@@ -215,6 +240,36 @@ mod tests {
         let mut journal = Journal::start(dir.path(), 2).unwrap();
         journal.append(&layer(4)).unwrap();
         assert_eq!(replayed(dir.path(), 1), (vec![layer(1), layer(4)], 3));
+    }
+
+    /// A power cut may leave a later segment and not the end of the one before: neither had been synced.
+    #[test]
+    fn a_segment_is_not_replayed_over_a_gap() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::start(dir.path(), 1).unwrap();
+        journal.append(&layer(1)).unwrap();
+        let len = fs::metadata(segment_path(dir.path(), 1)).unwrap().len();
+        journal.append(&layer(2)).unwrap();
+        journal.rotate().unwrap();
+        journal.append(&layer(3)).unwrap();
+        OpenOptions::new().write(true).open(segment_path(dir.path(), 1)).unwrap().set_len(len).unwrap();
+        assert_eq!(replayed(dir.path(), 1), (vec![layer(1)], 2));
+        assert_eq!(replayed(dir.path(), 1), (vec![layer(1)], 2), "and not later either");
+    }
+
+    #[test]
+    fn zeros_behind_the_records_of_any_segment_are_room_that_was_not_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::start(dir.path(), 1).unwrap();
+        journal.sync().wait().unwrap(); // From now on zeros are written ahead.
+        journal.append(&layer(1)).unwrap();
+        assert!(fs::metadata(segment_path(dir.path(), 1)).unwrap().len() > 100_000);
+        journal.append(&layer(2)).unwrap();
+        journal.rotate().unwrap();
+        journal.append(&layer(3)).unwrap();
+        assert_eq!(replayed(dir.path(), 1), (vec![layer(1), layer(2), layer(3)], 3));
+        assert!(fs::metadata(segment_path(dir.path(), 1)).unwrap().len() < 1000);
+        assert_eq!(replayed(dir.path(), 1), (vec![layer(1), layer(2), layer(3)], 3));
     }
 
     #[test]

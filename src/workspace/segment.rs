@@ -8,8 +8,10 @@ use crate::object::{Reader, Writer};
 
 /// First bytes of every segment; the last is the version.
 pub const MAGIC: &[u8; 8] = b"mmtjrnl\x01";
-/// Length of the header: the magic, and zeros.
+/// Length of the header: the magic, and where the segment before ends.
 pub const HEADER_BYTES: usize = 16;
+/// Of these, the end of the segment before takes so many, and their checksum the others.
+const PREVIOUS_END_BYTES: usize = 5;
 /// Length of what stands before a payload.
 pub const FRAME_BYTES: usize = 8;
 /// Bounds what a damaged length can make a reader believe.
@@ -44,6 +46,32 @@ pub struct Scanned {
     pub good: usize,
     /// How it ends.
     pub ending: Ending,
+}
+
+/// Returns the header of a segment. `previous_end` is the length of the segment before it, 0 when nothing is known of it.
+pub fn header(previous_end: u64) -> [u8; HEADER_BYTES] {
+    let mut header = [0; HEADER_BYTES];
+    let end = previous_end.to_le_bytes();
+    header[..MAGIC.len()].copy_from_slice(MAGIC);
+    if end[PREVIOUS_END_BYTES..].iter().all(|byte| *byte == 0) {
+        let (known, checksum) = header[MAGIC.len()..].split_at_mut(PREVIOUS_END_BYTES);
+        known.copy_from_slice(&end[..PREVIOUS_END_BYTES]);
+        checksum.copy_from_slice(&checksum_of(known)[..checksum.len()]);
+    }
+    header
+}
+
+/// Returns the length that the segment before had when this one was begun, if that is known.
+pub fn previous_end(bytes: &[u8]) -> Option<u64> {
+    let (known, checksum) = bytes.get(MAGIC.len()..HEADER_BYTES)?.split_at(PREVIOUS_END_BYTES);
+    let mut end = [0; 8];
+    end[..PREVIOUS_END_BYTES].copy_from_slice(known);
+    let end = u64::from_le_bytes(end);
+    (end > 0 && checksum_of(known)[..checksum.len()] == *checksum).then_some(end)
+}
+
+fn checksum_of(bytes: &[u8]) -> [u8; 4] {
+    crc32fast::hash(bytes).to_le_bytes()
 }
 
 /// Says whether the header is one of ours.
@@ -131,16 +159,20 @@ fn decode(payload: &[u8]) -> Option<Record> {
 
 fn ending_at(bytes: &[u8], good: usize) -> Ending {
     let rest = &bytes[good..];
-    if rest.is_empty() {
-        return Ending::Whole;
-    }
-    if rest.iter().all(|byte| *byte == 0) {
-        return Ending::Torn;
+    let Some(last) = rest.iter().rposition(|byte| *byte != 0) else {
+        return Ending::Whole; // Room for records that were never written, or never reached the disk.
+    };
+    let written = good + last + 1;
+    let in_sector = SECTOR_BYTES - good % SECTOR_BYTES;
+    if rest.iter().take(in_sector.min(FRAME_BYTES)).all(|byte| *byte == 0) {
+        return Ending::Torn; // It never reached the disk, and something behind it did.
     }
     let whole = payload_at(bytes, good).map(|payload| good + FRAME_BYTES + payload.len());
     match whole {
         Some(end) if !has_unwritten_sector(bytes, good, end) => Ending::Damaged,
-        None if !has_unwritten_sector(bytes, good, bytes.len()) && has_record_behind(bytes, good) => Ending::Damaged,
+        // A length that leads into the zeros behind the records, or nowhere.
+        Some(end) if end <= written => Ending::Torn,
+        _ if !has_unwritten_sector(bytes, good, written) && has_record_behind(bytes, good) => Ending::Damaged,
         _ => Ending::Torn,
     }
 }
@@ -187,20 +219,38 @@ mod tests {
 
     #[test]
     fn a_flipped_bit_before_the_last_record_is_damage_and_never_a_torn_end() {
-        let bytes = segment(4);
+        for room in [0, 2000] {
+            assert_flips_are_damage(&[segment(4), vec![0; room]].concat());
+        }
+    }
+
+    fn assert_flips_are_damage(bytes: &[u8]) {
         let last = segment(3).len();
         for at in HEADER_BYTES..last {
             for bit in 0..8 {
-                let mut flipped = bytes.clone();
+                let mut flipped = bytes.to_vec();
                 flipped[at] ^= 1 << bit;
                 let (count, ending) = scanned(&flipped);
                 assert!(count < 4 && ending == Ending::Damaged, "byte {at} bit {bit}: {count} {ending:?}");
             }
         }
         for at in 0..HEADER_BYTES {
-            let mut flipped = bytes.clone();
+            let mut flipped = bytes.to_vec();
             flipped[at] ^= 4;
             assert_eq!(scanned(&flipped), (4, Ending::Whole), "a header costs no records");
+        }
+    }
+
+    #[test]
+    fn a_header_says_where_the_segment_before_ends_and_no_other_place() {
+        assert_eq!(previous_end(&header(0)), None);
+        let good = header(0x12_3456_789a);
+        assert_eq!(previous_end(&good), Some(0x12_3456_789a));
+        assert_eq!(previous_end(&header(1 << 40)), None, "too far to be told");
+        for bit in 64..128 {
+            let mut flipped = good;
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(previous_end(&flipped), None, "bit {bit}");
         }
     }
 
@@ -213,7 +263,12 @@ mod tests {
         let mut unwritten = segment(200);
         unwritten[512..1024].fill(0);
         assert_eq!(scanned(&unwritten).1, Ending::Torn);
-        assert_eq!(scanned(&[&bytes[..], &[0; 3000]].concat()), (4, Ending::Torn));
+        for late in [100, 3000] {
+            let mut behind = [&bytes[..], &vec![0; late], &segment(2)[HEADER_BYTES..], &[0; 600]].concat();
+            assert_eq!(scanned(&behind), (4, Ending::Torn), "the record in between never reached the disk");
+            behind.truncate(bytes.len() + late);
+            assert_eq!(scanned(&behind), (4, Ending::Whole), "room for {late} bytes more");
+        }
         assert_eq!(scanned(b""), (0, Ending::Torn));
     }
 }

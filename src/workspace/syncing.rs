@@ -5,7 +5,9 @@ use super::inode::Ino;
 use super::journal_sync::JournalSync;
 use super::staging::{StagingDir, StagingFile};
 use super::{Workspace, file};
-use std::sync::Arc;
+use crate::watchdog;
+use std::io;
+use std::sync::{Arc, mpsc};
 
 /// One file on its way to survive a power cut.
 pub struct FileSync {
@@ -22,31 +24,24 @@ impl FileSync {
 
     /// Calls `done` when the file and the names that lead to it survive a power cut.
     pub fn then(self, done: impl FnOnce(Result<(), WorkspaceError>) + Send + 'static) {
-        if let Err(err) = self.sync_staged() {
-            return done(Err(err));
+        if self.files.is_empty() {
+            return self.journal.when_durable(Box::new(move |outcome| done(outcome.map_err(WorkspaceError::io("journal")))));
         }
-        // Last: its records name what was made durable above.
-        self.journal.when_durable(Box::new(move |outcome| done(outcome.map_err(WorkspaceError::io("journal")))));
+        done(self.wait());
     }
 
-    /// Syncs the staging files and, at the same time, their names.
-    fn sync_staged(&self) -> Result<(), WorkspaceError> {
-        if self.files.is_empty() {
-            return Ok(());
-        }
-        // The file system's own log then makes both files durable at once; which of them is first does not matter before
-        // the call returns.
-        self.journal.begin();
-        let names = || self.staging.sync().map_err(WorkspaceError::io("staging directory"));
-        let bytes = || self.files.iter().try_for_each(|file| file.sync().map_err(WorkspaceError::io("staging file")));
-        std::thread::scope(|scope| {
-            let Ok(helper) = std::thread::Builder::new().spawn_scoped(scope, names) else {
-                return bytes().and_then(|()| names()); // No thread to be had: one after the other.
-            };
-            let synced = bytes();
-            let named = helper.join().unwrap_or_else(|_| Err(WorkspaceError::Invalid("a syncing thread failed".into())));
-            synced.and(named)
-        })
+    /// Returns when the file and the names that lead to it survive a power cut.
+    ///
+    /// The records are synced while the bytes are. Which of them reaches the disk first does not matter before the call returns:
+    /// of a file that is not synced, both an old and a new state may be found.
+    fn wait(self) -> Result<(), WorkspaceError> {
+        let (told, outcome) = mpsc::sync_channel(1);
+        self.journal.when_durable(Box::new(move |outcome| drop(told.send(outcome))));
+        let bytes = self.files.iter().try_for_each(|file| file.sync().map_err(WorkspaceError::io("staging file")));
+        let names = self.staging.sync().map_err(WorkspaceError::io("staging directory"));
+        let _waits = watchdog::waits_for("the sync of the journal");
+        let records = outcome.recv().unwrap_or_else(|_| Err(io::Error::other("nobody syncs the journal any more")));
+        bytes.and(names).and(records.map_err(WorkspaceError::io("journal")))
     }
 }
 
@@ -63,9 +58,7 @@ impl Workspace {
 
     /// Makes a file and the names that lead to it survive a power cut.
     pub fn sync_file(&self, ino: Ino) -> Result<(), WorkspaceError> {
-        let sync = self.sync_of(ino)?;
-        sync.sync_staged()?;
-        sync.journal.wait().map_err(WorkspaceError::io("journal"))
+        self.sync_of(ino)?.wait()
     }
 
     /// Makes every change so far survive a power cut, except the bytes of large files that were not synced themselves.
