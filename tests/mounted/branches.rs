@@ -321,3 +321,32 @@ fn a_reply_waits_for_its_caller_after_the_kernel_forgot_the_branch() {
     fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
     assert!(text(view(&mount, "b", ".memento/error")).contains("nothing"));
 }
+
+/// The tables of version 1 knew a branch by its name alone.
+#[test]
+fn a_store_of_version_1_is_brought_up_to_date_with_all_that_it_holds() {
+    let mut mount = TestMount::new();
+    mount.write("file", "one");
+    let first = mount.checkpoint("one");
+    mount.shell("mkdir .memento/branches/side; echo side > .memento/branches/side/file");
+    mount.write("file", "not checkpointed");
+    mount.terminate();
+    let database = rusqlite::Connection::open(mount.store().join("store.db")).unwrap();
+    let downgrade = "BEGIN; DROP INDEX branches_by_name; ALTER TABLE file_commits DROP COLUMN branch_id;
+        ALTER TABLE operations DROP COLUMN branch_id;
+        CREATE TABLE old (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, head TEXT, live_root TEXT NOT NULL,
+            journal_seq INTEGER NOT NULL, forked_from TEXT, time INTEGER NOT NULL, deleted_at INTEGER);
+        INSERT INTO old SELECT * FROM branches; DROP TABLE branches; ALTER TABLE old RENAME TO branches;
+        PRAGMA user_version = 1; COMMIT;";
+    database.execute_batch(downgrade).unwrap();
+    drop(database);
+    mount.mount(&[]);
+    assert_eq!((mount.read("file"), mount.read(".memento/branches/side/file")), ("not checkpointed".into(), "side\n".into()));
+    assert!(mount.says("log").contains(&first));
+    assert_eq!(mount.query("SELECT DISTINCT branch_id FROM file_commits"), ["1"]);
+    assert_eq!(mount.shell("rmdir .memento/branches/side; echo x > .memento/undo; cat .memento/branches/side/file"), "side\n");
+    mount.tell("restore", &first);
+    assert_eq!(mount.read("file"), "one");
+    mount.terminate();
+    crate::fsck::clean(&mount);
+}

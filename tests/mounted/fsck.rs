@@ -15,7 +15,7 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-fn clean(mount: &TestMount) {
+pub fn clean(mount: &TestMount) {
     let output = fsck(mount, &["--read-data"]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
 }
