@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 /// Pause between two moves: what changes often is moved once.
 const PAUSE: Duration = Duration::from_millis(250);
+/// After so long without a transaction the log gives its room back.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// A thread with a connection of its own. Dropping it ends the thread.
 pub struct Checkpointer {
@@ -22,6 +24,7 @@ impl Checkpointer {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
         schema::configure(&connection)?;
+        connection.busy_timeout(Duration::ZERO)?; // It waits for nobody: there is a next time.
         let (wake, woken) = channel();
         let thread = std::thread::Builder::new().name("wal".into()).spawn(move || run(&connection, &woken)).ok();
         Ok(Self { wake: Some(wake), thread })
@@ -45,20 +48,33 @@ impl Drop for Checkpointer {
 }
 
 fn run(connection: &Connection, woken: &Receiver<()>) {
-    while woken.recv().is_ok() {
+    let mut wait = Duration::MAX;
+    loop {
+        match woken.recv_timeout(wait) {
+            Ok(()) => {}
+            Err(RecvTimeoutError::Timeout) => {
+                move_log(connection, "TRUNCATE"); // Nobody needs its room now.
+                wait = Duration::MAX;
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return, // Whoever closes the database last moves what is left.
+        }
         let due = Instant::now() + PAUSE;
-        let ended = loop {
+        loop {
             match woken.recv_timeout(due.saturating_duration_since(Instant::now())) {
                 Ok(()) => {}
-                Err(err) => break err == RecvTimeoutError::Disconnected,
+                Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Disconnected) => return,
             }
-        };
-        if ended {
-            return; // Whoever closes the database last moves what is left.
         }
-        // Passive: waits for nobody. What a reader still needs is moved next time.
-        if let Err(err) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
-            tracing::debug!(%err, "the write-ahead log stays for now");
-        }
+        move_log(connection, "PASSIVE");
+        wait = QUIET;
+    }
+}
+
+/// Moves what it can. What a reader still needs is moved next time.
+fn move_log(connection: &Connection, mode: &str) {
+    if let Err(err) = connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(())) {
+        tracing::debug!(%err, mode, "the write-ahead log stays for now");
     }
 }
