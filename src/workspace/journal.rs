@@ -109,18 +109,25 @@ impl Journal {
         // A branch that is only looked at takes no room.
         let reserved = if room == Room::Any { Ok(()) } else { self.reserve(record.len() as u64) };
         let written = match reserved {
-            Err(err) if room == Room::Free => Err(err),
-            _ => self.file.write_all_at(&record, self.offset),
+            Err(err) if room == Room::Free => Err(err), // Nothing was written, and the room that is kept stays.
+            _ => self.write_record(&record),
         };
-        if written.is_err() {
-            // A part of the record may be there: the next one overwrites it, and a crash before that finds a torn tail.
-            let _ = self.file.set_len(self.offset);
-        } else {
-            self.offset += record.len() as u64;
-            self.sync.count(record.len() as u64);
-        }
         self.scratch = record;
         written
+    }
+
+    fn write_record(&mut self, record: &[u8]) -> io::Result<()> {
+        if let Err(err) = self.file.write_all_at(record, self.offset) {
+            // A part of the record may be there: the next one overwrites it, and a crash before that finds a torn tail.
+            let _ = self.file.set_len(self.offset);
+            if std::mem::take(&mut self.reserved) > 0 {
+                let _ = self.reserve(0); // What was reserved behind the end went with it.
+            }
+            return Err(err);
+        }
+        self.offset += record.len() as u64;
+        self.sync.count(record.len() as u64);
+        Ok(())
     }
 
     /// Makes sure that `len` more bytes and the room kept free have their space.

@@ -3,13 +3,12 @@
 use crate::mount::{TestMount, noise, program, succeeded};
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Output};
 
 /// Says whether the tests run as root.
 pub fn is_root() -> bool {
-    use std::os::unix::fs::MetadataExt;
     fs::metadata("/proc/self").unwrap().uid() == 0
 }
 
@@ -243,6 +242,21 @@ fn a_write_into_a_full_disk_changes_what_it_says_and_nothing_else() {
     expected[..4096].fill(1);
     expected[..written].fill(2);
     assert!(found == expected, "{written} bytes were said to be written");
+}
+
+/// The first write that was refused gave the room away: what came next took it, and nothing could be removed any more.
+#[test]
+fn a_refused_write_leaves_the_room_that_is_kept_for_removing() {
+    if !is_root() {
+        return; // Small disks take root.
+    }
+    let mount = SmallDisk::new("size=24m");
+    let refused = (0..400).find_map(|at| fs::write(mount.path(format!("small{at}")), noise(100_000, at)).err());
+    assert_eq!(refused.and_then(|err| err.raw_os_error()), Some(libc::ENOSPC));
+    let segments = fs::read_dir(mount.store().join("journal/1")).unwrap().map(|entry| entry.unwrap().path());
+    let newest = fs::metadata(segments.max().unwrap()).unwrap();
+    let kept = (newest.blocks() * 512).saturating_sub(newest.len());
+    assert!(kept >= 400 << 10, "{kept} bytes are kept behind the {} of the journal", newest.len());
 }
 
 #[test]
