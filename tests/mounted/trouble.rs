@@ -321,6 +321,29 @@ fn a_store_that_turns_read_only_keeps_the_mount_readable() {
     assert_eq!(mount.read("file"), "2");
 }
 
+/// The kernel was not told of an import whose checkpoint failed: what was written went into files that have no name any more.
+#[test]
+fn an_import_whose_checkpoint_fails_is_seen_all_the_same() {
+    let mount = TestMount::new();
+    mount.write("file", "old");
+    mount.checkpoint("before");
+    assert_eq!((mount.read("file").as_str(), mount.path("new").exists()), ("old", false)); // The kernel knows both.
+    let from = mount.outside("from");
+    fs::create_dir(&from).unwrap();
+    fs::write(from.join("file"), "imported").unwrap();
+    fs::write(from.join("new"), "").unwrap();
+    let database = rusqlite::Connection::open(mount.store().join("store.db")).unwrap();
+    let trigger = "CREATE TRIGGER refuse BEFORE INSERT ON file_commits BEGIN SELECT RAISE(FAIL, 'refused'); END";
+    database.execute_batch(trigger).unwrap();
+    let reply = mount.request(&serde_json::json!({ "do": "import", "from": from }));
+    database.execute_batch("DROP TRIGGER refuse").unwrap();
+    assert!(reply["id"].is_null() && reply["troubled"][0]["why"].as_str().unwrap().contains("refused"), "{reply}");
+    assert_eq!((mount.read("file").as_str(), mount.path("new").exists()), ("imported", true));
+    fs::File::options().append(true).open(mount.path("file")).and_then(|mut file| file.write_all(b" and more")).unwrap();
+    mount.checkpoint("after");
+    assert_eq!(fs::read_to_string(mount.control("checkpoints/latest/file")).unwrap(), "imported and more");
+}
+
 #[test]
 fn many_kills_in_a_row_leave_one_working_store() {
     let mut mount = TestMount::unmounted();
