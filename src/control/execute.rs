@@ -143,17 +143,20 @@ pub fn import_into(
     author: &Author,
     progress: &ImportProgress,
 ) -> Result<Reply, CommandError> {
-    let imported = workspace.import(from, into, author, progress)?;
+    let mut imported = workspace.import(from, into, author, progress)?;
     let mut request = CheckpointRequest::new(message, author.clone());
     if into.is_empty() {
         // The checkpoint is what the directory holds: what changes from here on can be applied to it.
         let id = from.canonicalize().ok().and_then(|from| directory_id(&from));
         request.links.extend(id.map(|external_id| ExternalLink { system: DIRECTORY_SYSTEM.to_owned(), external_id }));
     }
-    let done = workspace.checkpoint(&request)?;
+    // It is there, and the kernel has to be told so: one that cannot be checkpointed yet is with the next checkpoint.
+    let done = workspace.checkpoint(&request).map_err(|err| {
+        imported.troubled.push((from.to_owned(), format!("imported, but not checkpointed: {err}")));
+    });
     let trouble = |(path, why): &(std::path::PathBuf, String)| json!({ "path": path.to_string_lossy(), "why": why });
     let json = json!({
-        "id": done.id.to_hex(),
+        "id": done.ok().map(|done| done.id.to_hex()),
         "files": progress.files_done.load(Ordering::Relaxed).saturating_sub(1),
         "bytes": progress.bytes_done.load(Ordering::Relaxed),
         "troubled": imported.troubled.iter().map(trouble).collect::<Vec<_>>(),

@@ -70,21 +70,6 @@ impl MementoFilesystem {
         }
     }
 
-    /// Takes back references of the kernel.
-    pub(super) fn forget_number(&self, ino: INodeNo, count: u64) {
-        match self.place(ino) {
-            Ok(Place::Files(view, ino)) => {
-                view.forget(ino, count);
-                self.views.leave(&view);
-            }
-            Ok(Place::Control(view, number)) => {
-                view.control.forget(number, count);
-                self.views.leave(&view);
-            }
-            Err(_) => {}
-        }
-    }
-
     pub(super) fn mounts(&self) -> &Arc<Mounts> {
         self.views.mounts()
     }
@@ -227,7 +212,7 @@ impl MementoFilesystem {
         answer: impl FnOnce(R, Result<(), Errno>) + Send + 'static,
     ) {
         let mounts = self.mounts().clone();
-        self.mounts().pool().run(move || match guarded("command", || work(&view.control).map_err(denied)) {
+        self.mounts().commands().run(move || match guarded("command", || work(&view.control).map_err(denied)) {
             Err(errno) => answer(reply, Err(errno)),
             Ok(effects) => {
                 let mounted = effects.mount.map_or(Ok(()), |mount| {

@@ -5,8 +5,9 @@ use super::filesystem::MementoFilesystem;
 use super::filesystem::Place;
 use super::number::{NodeNumber, control_of, files_of};
 use super::reply::{FOREVER, GENERATION, NEVER, described, name_only};
-use super::translate::{denied, name_of, refused};
+use super::translate::{denied, guarded, name_of, refused};
 use super::view::{Answering, View};
+use super::views::ViewTable;
 use crate::control::Caller;
 use crate::object::EntryKind;
 use crate::workspace::Ino;
@@ -21,82 +22,107 @@ const DOT: u64 = 1;
 const DOT_DOT: u64 = 2;
 
 impl MementoFilesystem {
-    /// Fills `reply` with names behind `offset`.
-    pub(super) fn list_names(&self, caller: &Caller, ino: INodeNo, offset: u64, reply: &mut ReplyDirectory) -> Result<(), Errno> {
-        match self.place(ino)? {
-            Place::Files(view, ino) => list(&view, ino, offset, |ino, position, kind, name| {
-                let number = NodeNumber { namespace: files_of(view.number()), ino }.pack();
-                reply.add(INodeNo(number), position, file_type(kind), name)
-            }),
-            Place::Control(view, ino) => {
-                for listed in view.control.list(ino, offset, caller).map_err(denied)? {
-                    let number = NodeNumber { namespace: control_of(view.number()), ino: listed.ino }.pack();
-                    if reply.add(INodeNo(number), listed.position, file_type(listed.kind), OsStr::from_bytes(&listed.name)) {
-                        break;
-                    }
+    /// Answers with names behind `offset`.
+    pub(super) fn list_names(&self, caller: Caller, ino: INodeNo, offset: u64, mut reply: ReplyDirectory) {
+        match self.place(ino) {
+            Ok(Place::Files(view, ino)) => {
+                let add = |ino, position, kind, name: &OsStr| {
+                    let number = NodeNumber { namespace: files_of(view.number()), ino }.pack();
+                    reply.add(INodeNo(number), position, file_type(kind), name)
+                };
+                match guarded("readdir", || list(&view, ino, offset, add)) {
+                    Ok(()) => reply.ok(),
+                    Err(errno) => reply.error(errno),
                 }
-                Ok(())
             }
+            Ok(Place::Control(view, ino)) => self.mounts().commands().run(move || {
+                match guarded("readdir", || list_control_names(&view, &caller, ino, offset, &mut reply)) {
+                    Ok(()) => reply.ok(),
+                    Err(errno) => reply.error(errno),
+                }
+            }),
+            Err(errno) => reply.error(errno),
         }
     }
 
-    /// Fills `reply` with names behind `offset` and what they are.
-    pub(super) fn list_attributes(
-        &self,
-        caller: &Caller,
-        ino: INodeNo,
-        offset: u64,
-        reply: &mut ReplyDirectoryPlus,
-    ) -> Result<(), Errno> {
-        let (view, ino) = match self.place(ino)? {
-            Place::Files(view, ino) => (view, ino),
-            Place::Control(view, ino) => return self.list_control(caller, &view, ino, offset, reply),
-        };
-        let view = Answering::of(view);
-        let mut failed = None;
-        list(&view, ino, offset, |child, position, kind, name| {
-            if matches!(name.as_bytes(), b"." | b"..") {
-                let attr = name_only(files_of(view.number()), child, kind);
-                return reply.add(attr.ino, position, name, &NEVER, &attr, GENERATION); // The kernel skips these two.
-            }
-            match add_looked_up(&view, ino, position, name, reply) {
-                Ok(full) => full,
-                Err(errno) => {
-                    failed = Some(errno);
-                    true
+    /// Answers with names behind `offset` and what they are.
+    pub(super) fn list_attributes(&self, caller: Caller, ino: INodeNo, offset: u64, mut reply: ReplyDirectoryPlus) {
+        match self.place(ino) {
+            Ok(Place::Files(view, ino)) => {
+                let view = Answering::of(view); // Until the answer is sent.
+                match guarded("readdirplus", || list_looked_up(&view, ino, offset, &mut reply)) {
+                    Ok(()) => reply.ok(),
+                    Err(errno) => reply.error(errno),
                 }
             }
-        })?;
-        failed.map_or(Ok(()), Err)
+            Ok(Place::Control(view, ino)) => {
+                let views = self.views.clone();
+                self.mounts().commands().run(move || {
+                    match guarded("readdirplus", || list_control(&views, &caller, &view, ino, offset, &mut reply)) {
+                        Ok(()) => reply.ok(),
+                        Err(errno) => reply.error(errno),
+                    }
+                });
+            }
+            Err(errno) => reply.error(errno),
+        }
     }
+}
 
-    /// Lists the control directory: each name is looked up, and what the kernel learns is true for this one answer.
-    fn list_control(
-        &self,
-        caller: &Caller,
-        view: &View,
-        ino: u64,
-        offset: u64,
-        reply: &mut ReplyDirectoryPlus,
-    ) -> Result<(), Errno> {
-        for listed in view.control.list(ino, offset, caller).map_err(denied)? {
-            let name = OsStr::from_bytes(&listed.name);
-            if matches!(&*listed.name, b"." | b"..") {
-                let attr = name_only(control_of(view.number()), ino, listed.kind);
-                if reply.add(attr.ino, listed.position, name, &NEVER, &attr, GENERATION) {
-                    break;
-                }
-                continue;
+fn list_looked_up(view: &View, ino: Ino, offset: u64, reply: &mut ReplyDirectoryPlus) -> Result<(), Errno> {
+    let mut failed = None;
+    list(view, ino, offset, |child, position, kind, name| {
+        if matches!(name.as_bytes(), b"." | b"..") {
+            let attr = name_only(files_of(view.number()), child, kind);
+            return reply.add(attr.ino, position, name, &NEVER, &attr, GENERATION); // The kernel skips these two.
+        }
+        match add_looked_up(view, ino, position, name, reply) {
+            Ok(full) => full,
+            Err(errno) => {
+                failed = Some(errno);
+                true
             }
-            let Ok(found) = view.control.lookup(ino, &listed.name, caller) else { continue }; // It went meanwhile.
-            let attr = described(&self.views, view, found)?;
+        }
+    })?;
+    failed.map_or(Ok(()), Err)
+}
+
+fn list_control_names(view: &View, caller: &Caller, ino: u64, offset: u64, reply: &mut ReplyDirectory) -> Result<(), Errno> {
+    for listed in view.control.list(ino, offset, caller).map_err(denied)? {
+        let number = NodeNumber { namespace: control_of(view.number()), ino: listed.ino }.pack();
+        if reply.add(INodeNo(number), listed.position, file_type(listed.kind), OsStr::from_bytes(&listed.name)) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Lists the control directory: each name is looked up, and what the kernel learns is true for this one answer.
+fn list_control(
+    views: &ViewTable,
+    caller: &Caller,
+    view: &View,
+    ino: u64,
+    offset: u64,
+    reply: &mut ReplyDirectoryPlus,
+) -> Result<(), Errno> {
+    for listed in view.control.list(ino, offset, caller).map_err(denied)? {
+        let name = OsStr::from_bytes(&listed.name);
+        if matches!(&*listed.name, b"." | b"..") {
+            let attr = name_only(control_of(view.number()), ino, listed.kind);
             if reply.add(attr.ino, listed.position, name, &NEVER, &attr, GENERATION) {
-                self.forget_number(attr.ino, 1); // It was not handed out.
                 break;
             }
+            continue;
         }
-        Ok(())
+        let Ok(found) = view.control.lookup(ino, &listed.name, caller) else { continue }; // It went meanwhile.
+        let attr = described(views, view, found)?;
+        if reply.add(attr.ino, listed.position, name, &NEVER, &attr, GENERATION) {
+            views.forget(NodeNumber::unpack(attr.ino.0), 1); // It was not handed out.
+            break;
+        }
     }
+    Ok(())
 }
 
 /// Adds one name as a lookup would answer it. Says whether there was no room for it.

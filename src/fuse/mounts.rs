@@ -17,8 +17,10 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
-/// Threads for commands, syncs and large reads.
+/// Threads for syncs and large reads.
 const POOL_THREADS: usize = 6;
+/// Threads for what the control directory is asked: a command may be long, and the others wait for it.
+const COMMAND_THREADS: usize = 8;
 
 /// The mounts of one store.
 pub struct Mounts {
@@ -26,6 +28,7 @@ pub struct Mounts {
     /// The store, as the kernel shows it.
     source: PathBuf,
     pool: Pool,
+    commands: Pool,
     background: Pool,
     audiences: Mutex<HashMap<i64, Weak<Audience>>>,
     running: Mutex<HashMap<PathBuf, SessionUnmounter>>,
@@ -38,7 +41,8 @@ impl Mounts {
         Ok(Arc::new(Self {
             branches,
             source: source.to_owned(),
-            pool: Pool::start(POOL_THREADS)?,
+            pool: Pool::start("pool", POOL_THREADS)?,
+            commands: Pool::start("command", COMMAND_THREADS)?,
             background: Pool::start_in_background()?,
             audiences: Mutex::default(),
             running: Mutex::default(),
@@ -46,9 +50,14 @@ impl Mounts {
         }))
     }
 
-    /// Returns the threads for what would keep other requests waiting.
+    /// Returns the threads for file operations that would keep other requests waiting.
     pub(super) fn pool(&self) -> &Pool {
         &self.pool
+    }
+
+    /// Returns the threads for what the control directory is asked.
+    pub(super) fn commands(&self) -> &Pool {
+        &self.commands
     }
 
     /// Returns a thread for what nobody waits for.

@@ -15,9 +15,9 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Starts `threads` threads.
-    pub fn start(threads: usize) -> std::io::Result<Self> {
-        Self::start_with("pool", threads, || {})
+    /// Starts `threads` threads of that name.
+    pub fn start(name: &str, threads: usize) -> std::io::Result<Self> {
+        Self::start_with(name, threads, || {})
     }
 
     /// Starts one thread that gives way to all others.

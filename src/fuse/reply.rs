@@ -10,7 +10,7 @@ use super::views::ViewTable;
 use crate::control::{CommandError, Found};
 use crate::object::{EntryKind, Timestamp};
 use crate::workspace::{Attributes, Ino, ROOT, Stale};
-use fuser::{Errno, Generation, INodeNo, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyWrite, ReplyXattr};
+use fuser::{Errno, Generation, INodeNo, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyWrite, ReplyXattr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -125,6 +125,13 @@ pub(super) fn data(reply: ReplyData, result: Result<Vec<u8>, Errno>) {
         Err(errno) => reply.error(errno),
     }
     linger();
+}
+
+pub(super) fn offset(reply: ReplyLseek, found: Result<u64, Errno>) {
+    match found {
+        Ok(offset) => reply.offset(offset as i64),
+        Err(errno) => reply.error(errno),
+    }
 }
 
 pub(super) fn xattr(reply: ReplyXattr, size: u32, value: Result<Box<[u8]>, Errno>) {

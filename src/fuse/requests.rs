@@ -1,6 +1,7 @@
 //! The kernel's requests: each is translated, answered by one call, and translated back.
 
 use super::filesystem::{MementoFilesystem, Place, WANTED};
+use super::number::NodeNumber;
 use super::reply;
 use super::translate::{attribute_change, caller, check_xattr_name, denied, guarded, name_of, range_change, refused, xattr_mode};
 use super::view::Answering;
@@ -49,7 +50,7 @@ impl Filesystem for MementoFilesystem {
             }
             Ok(Place::Control(view, parent)) => {
                 let (views, who, name) = (self.views.clone(), caller(request), name.to_owned());
-                self.mounts().pool().run(move || {
+                self.mounts().commands().run(move || {
                     reply::found(reply, &views, &view, || view.control.lookup(parent, name.as_bytes(), &who));
                 });
             }
@@ -59,7 +60,8 @@ impl Filesystem for MementoFilesystem {
 
     fn forget(&self, _request: &Request, ino: INodeNo, count: u64) {
         let _ = guarded("forget", || {
-            self.forget_number(ino, count);
+            self.device.serves();
+            self.views.forget(NodeNumber::unpack(ino.0), count);
             Ok(())
         });
     }
@@ -73,7 +75,7 @@ impl Filesystem for MementoFilesystem {
             }
             Ok(Place::Control(view, ino)) => {
                 let who = caller(request);
-                self.mounts().pool().run(move || {
+                self.mounts().commands().run(move || {
                     reply::control_attr(reply, view.number(), || view.control.attributes(ino, &who));
                 });
             }
@@ -103,7 +105,9 @@ impl Filesystem for MementoFilesystem {
         match self.place(ino) {
             Ok(Place::Control(view, ino)) => {
                 let who = caller(request);
-                reply::control_attr(reply, view.number(), || view.control.set_attributes(ino, &change, &who));
+                self.mounts().commands().run(move || {
+                    reply::control_attr(reply, view.number(), || view.control.set_attributes(ino, &change, &who));
+                });
             }
             Ok(Place::Files(view, ino)) => {
                 let view = Answering::of(view);
@@ -141,7 +145,7 @@ impl Filesystem for MementoFilesystem {
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         if let Ok(Place::Control(view, parent)) = self.place(parent) {
             let (views, who, name) = (self.views.clone(), caller(request), name.to_owned());
-            return self.mounts().pool().run(move || {
+            return self.mounts().commands().run(move || {
                 reply::found(reply, &views, &view, || view.control.make_directory(parent, name.as_bytes(), &who));
             });
         }
@@ -240,7 +244,7 @@ impl Filesystem for MementoFilesystem {
             }
             Ok(Place::Control(view, ino)) => {
                 let who = caller(request);
-                self.mounts().pool().run(move || {
+                self.mounts().commands().run(move || {
                     reply::data(reply, guarded("read", || view.control.read(ino, offset, size, &who).map_err(denied)));
                 });
             }
@@ -312,18 +316,12 @@ impl Filesystem for MementoFilesystem {
         self.fsync(request, ino, fh, datasync, reply);
     }
 
-    fn readdir(&self, request: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        match guarded("readdir", || self.list_names(&caller(request), ino, offset, &mut reply)) {
-            Ok(()) => reply.ok(),
-            Err(errno) => reply.error(errno),
-        }
+    fn readdir(&self, request: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, reply: ReplyDirectory) {
+        self.list_names(caller(request), ino, offset, reply);
     }
 
-    fn readdirplus(&self, request: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
-        match guarded("readdirplus", || self.list_attributes(&caller(request), ino, offset, &mut reply)) {
-            Ok(()) => reply.ok(),
-            Err(errno) => reply.error(errno),
-        }
+    fn readdirplus(&self, request: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, reply: ReplyDirectoryPlus) {
+        self.list_attributes(caller(request), ino, offset, reply);
     }
 
     fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
@@ -474,20 +472,20 @@ impl Filesystem for MementoFilesystem {
     }
 
     fn lseek(&self, _request: &Request, ino: INodeNo, _fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
-        let found = guarded("lseek", || {
-            let hole = match whence {
-                libc::SEEK_DATA => false,
-                libc::SEEK_HOLE => true,
-                _ => return Err(Errno::EINVAL),
-            };
-            let offset = u64::try_from(offset).map_err(|_| Errno::ENXIO)?;
-            match self.place(ino)? {
-                Place::Files(view, ino) => view.workspace.seek(ino, offset, hole).map_err(refused("lseek", ino)),
-                Place::Control(view, ino) => view.control.seek(ino, offset, hole).map_err(denied),
+        let hole = match whence {
+            libc::SEEK_DATA => false,
+            libc::SEEK_HOLE => true,
+            _ => return reply.error(Errno::EINVAL),
+        };
+        let Ok(offset) = u64::try_from(offset) else { return reply.error(Errno::ENXIO) };
+        match self.place(ino) {
+            Ok(Place::Files(view, ino)) => {
+                let seek = || view.workspace.seek(ino, offset, hole).map_err(refused("lseek", ino));
+                reply::offset(reply, guarded("lseek", seek));
             }
-        });
-        match found {
-            Ok(offset) => reply.offset(offset as i64),
+            Ok(Place::Control(view, ino)) => self.mounts().commands().run(move || {
+                reply::offset(reply, guarded("lseek", || view.control.seek(ino, offset, hole).map_err(denied)));
+            }),
             Err(errno) => reply.error(errno),
         }
     }

@@ -2,7 +2,7 @@
 
 use super::mounts::Mounts;
 use super::notify::Invalidator;
-use super::number::{TOP, VIEW_MAX};
+use super::number::{NodeNumber, TOP, VIEW_MAX};
 use super::view::View;
 use crate::control::Said;
 use crate::workspace::{ROOT, Workspace};
@@ -90,8 +90,19 @@ impl ViewTable {
         Some(view)
     }
 
+    /// Takes back references of the kernel to a node.
+    pub fn forget(&self, number: NodeNumber, count: u64) {
+        let Some(view) = self.get(number.view()) else { return };
+        if number.is_control() {
+            view.control.forget(number.ino, count);
+        } else {
+            view.forget(number.ino, count);
+        }
+        self.leave(&view);
+    }
+
     /// Lets go of a view of which the kernel has forgotten everything.
-    pub fn leave(&self, view: &Arc<View>) {
+    fn leave(&self, view: &Arc<View>) {
         if view.number() == TOP || !view.is_forgotten() {
             return;
         }

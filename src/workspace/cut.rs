@@ -1,7 +1,7 @@
 //! The instant that decides what a checkpoint holds, and the return of what was sealed into the live tree.
 
 use super::error::WorkspaceError;
-use super::file::{Base, FileBody};
+use super::file::FileBody;
 use super::inode::{Body, Ino, Inode, ROOT};
 use super::live::LiveTree;
 use crate::object::{Content, Entry, Name, ObjectId};
@@ -193,13 +193,8 @@ impl LiveTree {
         if unchanged {
             let SealedFile { content, size_bytes, data_bytes } = *sealed;
             *body = FileBody::Clean { content, size_bytes, data_bytes };
-        } else if let FileBody::Layered(layered) = body
-            && matches!(layered.base, Base::Frozen(_))
-        {
-            layered.base = match sealed.content {
-                Content::Empty => Base::Nothing,
-                content => Base::Clean(content),
-            };
+        } else if let FileBody::Layered(layered) = body {
+            layered.rest_on(sealed.content);
         }
     }
 
@@ -239,4 +234,46 @@ fn touched(cut: &Cut) -> impl Iterator<Item = Ino> + '_ {
     });
     let links = cut.links.iter().filter_map(|(_, entry)| entry.as_ref().map(|entry| entry.ino));
     directories.chain(links)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::object::{Author, Content, EntryKind, Name};
+    use crate::repository::Repository;
+    use crate::workspace::{AttributeChange, Branches, CheckpointRequest, Ino, NewNode, ROOT, Workspace};
+    use std::sync::Arc;
+
+    const HOLE_BYTES: u64 = 1 << 30;
+
+    fn with_sparse_file() -> (tempfile::TempDir, Arc<Workspace>, Ino) {
+        let temp = tempfile::tempdir().unwrap();
+        let branches = Branches::new(Repository::create(&temp.path().join("store")).unwrap());
+        let workspace = branches.open("main").unwrap();
+        let node = NewNode { kind: EntryKind::File, mode: 0o644, uid: 0, gid: 0, device: 0, target: Box::default() };
+        let ino = workspace.create(ROOT, &Name::new(b"sparse").unwrap(), node, 0).unwrap().ino;
+        workspace.write(ino, 0, b"start", false).unwrap();
+        workspace.set_attributes(ino, AttributeChange { size_bytes: Some(HOLE_BYTES), ..Default::default() }).unwrap();
+        (temp, workspace, ino)
+    }
+
+    /// What was below the new bytes was taken for data from then on: the next checkpoint read and stored all of its zeros.
+    #[test]
+    fn a_file_that_is_written_to_while_it_is_sealed_keeps_its_holes() {
+        let (_temp, workspace, ino) = with_sparse_file();
+        let pending = workspace.seal().unwrap();
+        workspace.write(ino, 10 << 20, b"meanwhile", false).unwrap();
+        workspace.record_seal(&mut workspace.head(), pending).unwrap();
+        assert_eq!(workspace.attributes(ino).unwrap().blocks, 16, "two blocks of data, in sectors");
+        workspace.set_attributes(ino, AttributeChange { size_bytes: Some(20 << 20), ..Default::default() }).unwrap();
+        workspace.checkpoint(&CheckpointRequest::new("", Author { uid: 0, pid: 0, command: String::new() })).unwrap();
+        let content = match workspace.live().tree.inode(ino).unwrap().file() {
+            Some(super::FileBody::Clean { content, .. }) => *content,
+            other => panic!("{other:?}"),
+        };
+        assert!(matches!(content, Content::Manifest(_)));
+        let holes = workspace.repository().holes_of(&content).unwrap();
+        assert_eq!(holes, [5..10 << 20, (10 << 20) + 4096..20 << 20]);
+        assert_eq!(workspace.read(ino, 10 << 20, 9).unwrap(), b"meanwhile");
+        assert_eq!(workspace.read(ino, 0, 5).unwrap(), b"start");
+    }
 }

@@ -221,6 +221,22 @@ impl Layered {
         }
     }
 
+    /// Puts sealed content in the place of the frozen layer that it was made of. What is a hole of that layer stays one without
+    /// asking the store.
+    pub fn rest_on(&mut self, content: Content) {
+        let Base::Frozen(sealed) = &self.base else { return };
+        let shown = sealed.pieces(0..self.base_bytes).into_iter();
+        let holes = shown.filter(|piece| matches!(piece.source, Source::Hole)).map(|piece| piece.range);
+        for hole in holes.collect::<Vec<_>>() {
+            for (range, fill) in self.extents.pieces(hole) {
+                if fill.is_none() {
+                    self.extents.set(range, Fill::Hole);
+                }
+            }
+        }
+        self.base = if content == Content::Empty { Base::Nothing } else { Base::Clean(content) };
+    }
+
     /// Calls `visit` with every staging file that holds bytes of this file.
     pub fn each_staging(&self, visit: &mut dyn FnMut(&Arc<StagingFile>)) {
         let mut layer = self;

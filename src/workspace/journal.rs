@@ -126,7 +126,7 @@ impl Journal {
         // A branch that is only looked at takes no room.
         let reserved = if room == Room::Any { Ok(()) } else { self.reserve(len) };
         let written = match reserved {
-            Err(err) if room == Room::Free => Err(err),
+            Err(err) if room == Room::Free => Err(err), // Nothing was written, and the room that is kept stays.
             reserved => self.write_record(&mut record, reserved.is_ok()),
         };
         if written.is_ok() {
@@ -149,7 +149,10 @@ impl Journal {
         } else {
             // A part of the record may be there: the next one overwrites it, and a crash before that finds a torn tail.
             let _ = self.file.set_len(self.offset);
-            (self.zeroed, self.reserved) = (self.offset, self.offset); // What was reserved behind the end is gone too.
+            self.zeroed = self.offset;
+            if std::mem::take(&mut self.reserved) > 0 {
+                let _ = self.reserve(0); // What was reserved behind the end went with it.
+            }
         }
         written
     }

@@ -88,15 +88,16 @@ pub fn choose(row: &BranchRow, journal: Option<&Standing>, segments: &[u64], rea
     if (row.live_root, row.journal_seq) == (journal.live_root, journal.journal_seq) {
         return by_row(None);
     }
-    let row_fits = is_unbroken(segments, row.journal_seq);
     let journal_fits = is_unbroken(segments, journal.journal_seq) && readable(&journal.live_root);
     if row.live_root == journal.live_root && journal_fits {
         let why = format!("the database says to replay from segment {}, and not {}", row.journal_seq, journal.journal_seq);
         // Replaying more than needed over the same state gives the same files again; replaying less loses some.
         return Choice { head: row.head, ..by_journal(&why) };
     }
-    if row.journal_seq > journal.journal_seq && row_fits && readable(&row.live_root) {
-        return by_row(None); // The daemon died between its transaction and the record of it.
+    if row.journal_seq > journal.journal_seq && readable(&row.live_root) {
+        // The daemon died between its transaction and the record of it; or a power cut took the names of newer segments, which
+        // not every file system writes before what is synced after them.
+        return by_row(None);
     }
     if journal_fits {
         return by_journal("the database does not know the last state of the branch");
@@ -193,6 +194,11 @@ mod tests {
         assert_eq!(chosen(&row(1, 6), standing(1, 4), &[4, 5, 6]), (root(1), 4, true), "a segment would be left out");
         assert_eq!(chosen(&row(1, 900), standing(1, 4), &[4]), (root(1), 4, true));
         assert_eq!(chosen(&row(9, 5), standing(1, 4), &[4, 5]), (root(1), 4, true), "the state cannot be read");
+        assert_eq!(
+            chosen(&row(3, 6), standing(1, 4), &[4]),
+            (root(3), 6, false),
+            "the names of later segments never reached the disk"
+        );
         assert_eq!(choose(&row(1, 4), None, &[], |_| true).distrust, None);
     }
 }

@@ -19,3 +19,4 @@ mod restore;
 mod security;
 mod space;
 mod trouble;
+mod waiting;

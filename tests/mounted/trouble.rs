@@ -3,13 +3,12 @@
 use crate::mount::{TestMount, noise, program, succeeded};
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Output};
 
 /// Says whether the tests run as root.
 pub fn is_root() -> bool {
-    use std::os::unix::fs::MetadataExt;
     fs::metadata("/proc/self").unwrap().uid() == 0
 }
 
@@ -245,6 +244,21 @@ fn a_write_into_a_full_disk_changes_what_it_says_and_nothing_else() {
     assert!(found == expected, "{written} bytes were said to be written");
 }
 
+/// The first write that was refused gave the room away: what came next took it, and nothing could be removed any more.
+#[test]
+fn a_refused_write_leaves_the_room_that_is_kept_for_removing() {
+    if !is_root() {
+        return; // Small disks take root.
+    }
+    let mount = SmallDisk::new("size=24m");
+    let refused = (0..400).find_map(|at| fs::write(mount.path(format!("small{at}")), noise(100_000, at)).err());
+    assert_eq!(refused.and_then(|err| err.raw_os_error()), Some(libc::ENOSPC));
+    let segments = fs::read_dir(mount.store().join("journal/1")).unwrap().map(|entry| entry.unwrap().path());
+    let newest = fs::metadata(segments.max().unwrap()).unwrap();
+    let kept = (newest.blocks() * 512).saturating_sub(newest.len());
+    assert!(kept >= 400 << 10, "{kept} bytes are kept behind the {} of the journal", newest.len());
+}
+
 #[test]
 fn a_store_without_inodes_left_is_said_too() {
     if !is_root() {
@@ -305,6 +319,29 @@ fn a_store_that_turns_read_only_keeps_the_mount_readable() {
     mount.write("file", "2");
     mount.crash();
     assert_eq!(mount.read("file"), "2");
+}
+
+/// The kernel was not told of an import whose checkpoint failed: what was written went into files that have no name any more.
+#[test]
+fn an_import_whose_checkpoint_fails_is_seen_all_the_same() {
+    let mount = TestMount::new();
+    mount.write("file", "old");
+    mount.checkpoint("before");
+    assert_eq!((mount.read("file").as_str(), mount.path("new").exists()), ("old", false)); // The kernel knows both.
+    let from = mount.outside("from");
+    fs::create_dir(&from).unwrap();
+    fs::write(from.join("file"), "imported").unwrap();
+    fs::write(from.join("new"), "").unwrap();
+    let database = rusqlite::Connection::open(mount.store().join("store.db")).unwrap();
+    let trigger = "CREATE TRIGGER refuse BEFORE INSERT ON file_commits BEGIN SELECT RAISE(FAIL, 'refused'); END";
+    database.execute_batch(trigger).unwrap();
+    let reply = mount.request(&serde_json::json!({ "do": "import", "from": from }));
+    database.execute_batch("DROP TRIGGER refuse").unwrap();
+    assert!(reply["id"].is_null() && reply["troubled"][0]["why"].as_str().unwrap().contains("refused"), "{reply}");
+    assert_eq!((mount.read("file").as_str(), mount.path("new").exists()), ("imported", true));
+    fs::File::options().append(true).open(mount.path("file")).and_then(|mut file| file.write_all(b" and more")).unwrap();
+    mount.checkpoint("after");
+    assert_eq!(fs::read_to_string(mount.control("checkpoints/latest/file")).unwrap(), "imported and more");
 }
 
 #[test]

@@ -73,3 +73,26 @@ fn a_branch_comes_back_on_a_checkpoint_that_is_not_deleted() {
     let again = back.checkpoint(&CheckpointRequest::new("again", author())).unwrap();
     assert!(again.created, "what it holds is in no checkpoint");
 }
+
+/// After a power cut on a file system that writes directories later than what is synced, as btrfs does: the journal's directory is
+/// that of two checkpoints ago. The branch went back there.
+#[test]
+fn a_checkpoint_stays_when_the_names_of_newer_segments_never_reached_the_disk() {
+    let (temp, branches) = store();
+    let store = temp.path().join("store");
+    let main = branches.open("main").unwrap();
+    create(&main, "first");
+    let journal = store.join("journal").join(main.branch_id().to_string());
+    let on_disk: Vec<_> = std::fs::read_dir(&journal).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let on_disk: Vec<_> = on_disk.into_iter().map(|path| (std::fs::read(&path).unwrap(), path)).collect();
+    main.checkpoint(&CheckpointRequest::new("one", author())).unwrap();
+    create(&main, "second");
+    let newest = main.checkpoint(&CheckpointRequest::new("two", author())).unwrap().id;
+    drop((main, branches));
+    std::fs::remove_dir_all(&journal).unwrap();
+    std::fs::create_dir(&journal).unwrap();
+    on_disk.iter().for_each(|(bytes, path)| std::fs::write(path, bytes).unwrap());
+    let main = Branches::new(Repository::open(&store).unwrap()).open("main").unwrap();
+    assert_eq!(main.newest(), Some(newest));
+    assert!(main.lookup(ROOT, &Name::new(b"second").unwrap()).unwrap().is_some());
+}
