@@ -113,7 +113,7 @@ impl MementoFilesystem {
         };
         let (view, ino) = match self.place(number) {
             Ok(Place::Files(view, ino)) => (view, ino),
-            Ok(Place::Control(..)) => return reply.opened(HANDLE, FopenFlags::empty()),
+            Ok(Place::Control(..)) => return reply.opened(HANDLE, FopenFlags::FOPEN_KEEP_CACHE), // As without opens.
             Err(errno) => return reply.error(errno),
         };
         let opened = guarded("open", || {

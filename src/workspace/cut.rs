@@ -9,6 +9,9 @@ use super::share::Shared;
 use crate::object::{Content, Entry, Name, ObjectId};
 use std::sync::Arc;
 
+/// Most bytes of plain files that are copied at a cut, while changes wait.
+const COPIES_BYTES_MAX: u64 = 16 << 20;
+
 /// Everything that changed up to an instant, taken out of the live tree in memory.
 #[derive(Debug)]
 pub struct Cut {
@@ -108,6 +111,7 @@ impl LiveTree {
         };
         self.generation += 1;
         self.sealing = true;
+        self.copy_room = COPIES_BYTES_MAX;
         let mut queue = vec![ROOT];
         let mut next = 0;
         while next < queue.len() {
@@ -166,6 +170,7 @@ impl LiveTree {
 
     fn cut_entry(&mut self, ino: Ino, files: &mut Vec<FileCut>) -> Result<EntryCut, WorkspaceError> {
         let held = self.held.contains(&ino);
+        let mut room = self.copy_room;
         let inode = self.inode_mut(ino)?;
         let entry = inode.to_entry();
         let mut file = None;
@@ -182,13 +187,15 @@ impl LiveTree {
             }
             let mut copy = None;
             if let FileBody::Plain(plain) = body {
-                copy = plain.copy();
+                copy = plain.copy(room);
+                room -= copy.as_ref().map_or(0, |copy| copy.len() as u64);
                 inode.mtime = plain.seen.mtime;
                 inode.ctime = inode.ctime.max(plain.seen.ctime);
             }
             file = Some(files.len());
             files.push(FileCut { ino, body: body.clone(), copy });
         }
+        self.copy_room = room;
         Ok(EntryCut { ino, entry, file })
     }
 

@@ -116,7 +116,7 @@ impl Workspace {
             count += 1;
             tree.apply(&operation, &staging)
         })?;
-        tree.take_back_all();
+        tree.take_over();
         tree.drop_all_unused();
         staging.remove_others(|number| staging.is_open(number), !replayed.damage.is_empty())?;
         for damage in &replayed.damage {

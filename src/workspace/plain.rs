@@ -66,14 +66,14 @@ pub struct Plain {
 }
 
 impl Plain {
-    /// Reads the whole file when it is small, as it is at one instant, and notes how it looked then. What is written without pause
+    /// Reads the whole file when it is small and there is `room`, as it is at one instant, and notes how it looked then. What is written without pause
     /// has no such instant.
-    pub fn copy(&mut self) -> Option<Arc<Vec<u8>>> {
+    pub fn copy(&mut self, room: u64) -> Option<Arc<Vec<u8>>> {
         const COPY_BYTES_MAX: u64 = 2 << 20;
         const TRIES: usize = 3;
         for _ in 0..TRIES {
             let stamp = self.file.stamp().ok()?;
-            if stamp.size_bytes > COPY_BYTES_MAX || stamp.data_bytes < stamp.size_bytes {
+            if stamp.size_bytes > COPY_BYTES_MAX.min(room) || stamp.data_bytes < stamp.size_bytes {
                 return None; // The holes of a sparse one are of more use.
             }
             let mut bytes = vec![0; stamp.size_bytes as usize];
@@ -189,10 +189,12 @@ impl LiveTree {
         Ok(())
     }
 
-    /// Lets go of all files that were handed over before: whoever had them is gone with the process before this one.
-    pub fn take_back_all(&mut self) {
+    /// Takes over what the process before this one handed over. Who had it open there may go on writing.
+    pub fn take_over(&mut self) {
         self.look_at_all();
-        self.held.clear();
+        let mut held = std::mem::take(&mut self.held);
+        held.retain(|ino| self.plain(*ino).is_some_and(|plain| plain.file.has_others()));
+        self.held = held;
     }
 }
 

@@ -400,3 +400,21 @@ assert open('target', 'rb').read() == open('source', 'rb').read() + b'y' * 100_0
 "#,
     );
 }
+
+#[test]
+fn who_goes_on_writing_after_the_daemons_death_writes_to_the_file_that_is_mounted_again() {
+    let Some(mut mount) = TestMount::passthrough() else { return };
+    let file = open(mount.path("file"));
+    file.write_all_at(&noise(200_000, 12), 0).unwrap();
+    mount.crash();
+    // The kernel has the bytes in hand still; whether it lets a file of a dead mount be written is its own affair.
+    if file.write_all_at(b"after the crash", 1000).is_ok() {
+        assert_eq!(&fs::read(mount.path("file")).unwrap()[1000..1015], b"after the crash");
+        let id = mount.checkpoint("beside the old one");
+        file.write_all_at(b"once more", 5000).unwrap();
+        assert_eq!(&fs::read(mount.path("file")).unwrap()[5000..5009], b"once more");
+        let next = mount.checkpoint("again");
+        assert_ne!(next, id);
+        assert_eq!(&fs::read(mount.control(format!("checkpoints/{next}/file"))).unwrap()[5000..5009], b"once more");
+    }
+}
