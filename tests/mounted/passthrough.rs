@@ -418,3 +418,35 @@ fn who_goes_on_writing_after_the_daemons_death_writes_to_the_file_that_is_mounte
         assert_eq!(&fs::read(mount.control(format!("checkpoints/{next}/file"))).unwrap()[5000..5009], b"once more");
     }
 }
+
+#[test]
+fn what_was_handed_over_is_at_hand_when_the_store_is_mounted_the_other_way() {
+    let Some(mut mount) = TestMount::passthrough() else { return };
+    let bytes = noise(900_000, 13);
+    mount.write("large", &bytes);
+    mount.write("small", "small");
+    let held = open(mount.path("held"));
+    held.write_all_at(&bytes[..70_000], 10_000_000).unwrap();
+    let before = described(&mount.top());
+    mount.kill();
+    drop(held);
+    mount.through_the_daemon();
+    mount.mount(&[]);
+    assert_eq!(described(&mount.top()), before);
+    mount.shell(
+        "echo more >> large; truncate -s 10000001 held; fallocate -p -o 0 -l 4096 large; touch -d @1000000000 small; chmod 600 held; cp large copy",
+    );
+    let before = described(&mount.top());
+    let mut expected = bytes.clone();
+    expected[..4096].fill(0);
+    expected.extend_from_slice(b"more\n");
+    assert!(fs::read(mount.path("large")).unwrap() == expected);
+    mount.kill();
+    mount.mount(&[]);
+    assert_eq!(described(&mount.top()), before, "after another crash");
+    let id = mount.checkpoint("sealed");
+    assert_eq!(described(&mount.top()), before);
+    mount.shell("echo again >> large; truncate -s 5 held");
+    mount.tell("restore", &id);
+    assert_eq!(described(&mount.top()), before);
+}
