@@ -180,7 +180,10 @@ pub enum Command {
         place: PlaceArgs,
     },
     /// Says whether this machine can mount, which way, and if not why.
-    Doctor,
+    Doctor {
+        /// A store, or the directory for one: whether its file system allows passthrough; by default that of temporary files.
+        store: Option<PathBuf>,
+    },
     /// Mounts, runs a command inside, checkpoints before and after, and says what changed.
     ///
     /// With --branch or --at the command has mounts of its own, in which the branch appears where the store is mounted, or at

@@ -70,8 +70,8 @@ pub fn dispatch(cli: Cli) -> Result<i32, CliError> {
             let reply = Client::find(&place.into())?.run(&json!({ "do": "stats" }))?;
             show(&reply, json, report::pairs)
         }
-        Command::Doctor => {
-            let found = doctor::examine();
+        Command::Doctor { store } => {
+            let found = doctor::examine(store.as_deref());
             let code = if found["can_mount"] == true { DONE } else { FAILED };
             show(&found, json, report::pairs).map(|_| code)
         }

@@ -1,11 +1,12 @@
 //! Says whether this machine can mount, which way, and if not why.
 
 use crate::sys;
+use crate::workspace::why_not_handed;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-/// Looks at the machine.
-pub fn examine() -> Value {
+/// Looks at the machine, and at the file system of a store or of temporary files.
+pub fn examine(store: Option<&Path>) -> Value {
     let root = sys::effective_uid() == 0;
     let device = Path::new("/dev/fuse");
     let device_there = device.exists();
@@ -32,6 +33,7 @@ pub fn examine() -> Value {
     if !root && helper.is_some() && !setuid {
         problems.push("fusermount3 is not setuid root: reinstall the package fuse3");
     }
+    let passthrough = why_no_passthrough(store);
     json!({
         "can_mount": way != "none",
         "way": way,
@@ -39,9 +41,21 @@ pub fn examine() -> Value {
         "dev_fuse": device_there,
         "dev_fuse_opens": device_open,
         "fusermount3": helper,
-        "passthrough": false,
+        "passthrough": passthrough.is_none(),
+        "passthrough_why_not": passthrough,
         "problems": problems,
     })
+}
+
+/// Says why files cannot be handed to the kernel. Whether the kernel offers it at all shows only when something is mounted.
+fn why_no_passthrough(store: Option<&Path>) -> Option<String> {
+    const FIRST_KERNEL: (u32, u32) = (6, 13);
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit()).map_while(|number| number.parse().ok());
+    if (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < FIRST_KERNEL {
+        return Some(format!("it needs Linux {}.{}", FIRST_KERNEL.0, FIRST_KERNEL.1));
+    }
+    why_not_handed(store.unwrap_or(&std::env::temp_dir()))
 }
 
 fn find_program(name: &str) -> Option<PathBuf> {

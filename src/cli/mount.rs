@@ -13,14 +13,17 @@ use std::path::Path;
 
 /// Mounts a store, in the foreground or as a daemon.
 pub fn mount(args: &MountArgs) -> Result<(), CliError> {
-    if args.io == IoMode::Passthrough {
-        return Err(CliError::new("--io passthrough is not available in this version; use --io auto"));
-    }
+    let mut words = args.options.clone();
+    words.extend(match args.io {
+        IoMode::Auto => None,
+        IoMode::Cached => Some("io=cached".to_owned()),
+        IoMode::Passthrough => Some("io=passthrough".to_owned()),
+    });
     let mut plan = MountPlan {
         store: args.store.clone(),
         mount_point: args.mount_point.clone(),
         branch: branch_of(args),
-        options: MountOptions::parse(&args.options).map_err(CliError::new)?,
+        options: MountOptions::parse(&words).map_err(CliError::new)?,
     };
     serve::prepare(&mut plan)?;
     if let Some(daemon) = running_daemon(&plan.store) {
@@ -28,15 +31,15 @@ pub fn mount(args: &MountArgs) -> Result<(), CliError> {
             let message = "the store is mounted already, and its daemon would serve this mount too: leave out -f";
             return Err(CliError::new(message));
         }
-        return mount_further(&daemon, &plan, &args.options);
+        return mount_further(&daemon, &plan, &words);
     }
     if args.foreground {
         start_log();
         return serve::serve(&plan, serve::announce_ready);
     }
     let mut arguments: Vec<OsString> = vec!["mount".into(), "-f".into(), "--branch".into(), args.branch.clone().into()];
-    if !args.options.is_empty() {
-        arguments.extend(["-o".into(), args.options.join(",").into()]);
+    if !words.is_empty() {
+        arguments.extend(["-o".into(), words.join(",").into()]);
     }
     arguments.extend([plan.store.clone().into_os_string(), plan.mount_point.clone().into_os_string()]);
     serve::start_daemon(&arguments, &plan.store)

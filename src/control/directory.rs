@@ -265,6 +265,7 @@ impl ControlDirectory {
             mtime: changed,
             ctime: changed,
             atime: changed,
+            held: false,
         })
     }
 

@@ -3,6 +3,7 @@
 use super::linger::Device;
 use super::mounts::Mounts;
 use super::number::NodeNumber;
+use super::opens::OpenFiles;
 use super::reply;
 use super::translate::{SETGID, denied, guarded, name_of, refused, stripped};
 use super::view::View;
@@ -18,7 +19,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 /// What the kernel is asked to do for us.
-pub(super) const WANTED: &[InitFlags] = &[
+const WANTED: &[InitFlags] = &[
     InitFlags::FUSE_NO_OPEN_SUPPORT,
     InitFlags::FUSE_NO_OPENDIR_SUPPORT,
     InitFlags::FUSE_CACHE_SYMLINKS,
@@ -32,6 +33,9 @@ pub(super) const WANTED: &[InitFlags] = &[
     InitFlags::FUSE_ASYNC_DIO,
 ];
 
+/// What else it is asked for when files are handed to it. Whether it can be had is tried before the mount is used.
+const WANTED_FOR_PASSTHROUGH: &[InitFlags] = &[InitFlags::FUSE_PASSTHROUGH, InitFlags::FUSE_ATOMIC_O_TRUNC];
+
 /// A mount with its views.
 pub struct MementoFilesystem {
     /// The branch at its top, and those that are seen below it.
@@ -42,6 +46,8 @@ pub struct MementoFilesystem {
     pub device: Device,
     /// The kernel checks modes and access control lists; otherwise root alone is admitted.
     pub kernel_checks: bool,
+    /// What is open; absent where opens are not told and no file is handed to the kernel.
+    pub(super) open_files: Option<OpenFiles>,
 }
 
 /// What a node number stands for.
@@ -53,6 +59,13 @@ pub(super) enum Place {
 }
 
 impl MementoFilesystem {
+    /// Returns what the kernel is asked to do for this mount.
+    pub(super) fn wanted(&self) -> impl Iterator<Item = InitFlags> {
+        let for_passthrough = self.open_files.iter().flat_map(|_| WANTED_FOR_PASSTHROUGH.iter().copied());
+        let for_modes = self.kernel_checks.then_some(InitFlags::FUSE_POSIX_ACL);
+        WANTED.iter().copied().chain(for_modes).chain(for_passthrough)
+    }
+
     /// Finds what a node number stands for.
     pub(super) fn place(&self, ino: INodeNo) -> Result<Place, Errno> {
         self.device.serves();

@@ -4,7 +4,7 @@ use super::attr::{file_attr, file_type};
 use super::filesystem::MementoFilesystem;
 use super::filesystem::Place;
 use super::number::{NodeNumber, control_of, files_of};
-use super::reply::{FOREVER, GENERATION, NEVER, described, name_only};
+use super::reply::{GENERATION, NEVER, described, lifetime, name_only};
 use super::translate::{denied, guarded, name_of, refused};
 use super::view::{Answering, View};
 use super::views::ViewTable;
@@ -130,7 +130,7 @@ fn add_looked_up(view: &View, parent: Ino, position: u64, name: &OsStr, reply: &
     let found = view.lookup(parent, &name_of(name)?).map_err(refused("readdirplus", parent))?;
     let Some(attributes) = found else { return Ok(false) }; // It went meanwhile.
     let attr = file_attr(&attributes, files_of(view.number()));
-    let full = reply.add(attr.ino, position, name, &FOREVER, &attr, GENERATION);
+    let full = reply.add(attr.ino, position, name, &lifetime(&attributes), &attr, GENERATION);
     if full {
         view.forget(attributes.ino, 1); // It was not handed out.
     }

@@ -13,6 +13,7 @@ mod mounts;
 mod naming;
 mod notify;
 mod number;
+mod opens;
 mod options;
 mod pool;
 mod reply;

@@ -4,18 +4,19 @@ use super::filesystem::MementoFilesystem;
 use super::linger::Device;
 use super::mount::{MountError, session_config};
 use super::notify::{Afterwards, Invalidator};
+use super::opens::OpenFiles;
 use super::options::MountOptions;
 use super::pool::Pool;
 use super::view::{Audience, View};
 use super::views::ViewTable;
 use crate::control::{ControlDirectory, MountWish};
 use crate::sys;
-use crate::workspace::{Branches, Pin, Stale, Workspace};
-use fuser::{Session, SessionUnmounter};
+use crate::workspace::{Branches, Pin, Stale, Workspace, why_not_handed};
+use fuser::{BackingId, Session, SessionUnmounter};
 use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 /// Threads for syncs and large reads.
 const POOL_THREADS: usize = 6;
@@ -33,6 +34,8 @@ pub struct Mounts {
     audiences: Mutex<HashMap<i64, Weak<Audience>>>,
     running: Mutex<HashMap<PathBuf, SessionUnmounter>>,
     ended: Condvar,
+    /// Whether files are handed to the kernel, once something is mounted.
+    passthrough: OnceLock<bool>,
 }
 
 impl Mounts {
@@ -47,6 +50,7 @@ impl Mounts {
             audiences: Mutex::default(),
             running: Mutex::default(),
             ended: Condvar::new(),
+            passthrough: OnceLock::new(),
         }))
     }
 
@@ -105,13 +109,19 @@ impl Mounts {
         let pin = self.branches.pin(workspace.branch_id(), view_names);
         let invalidator = Invalidator::start().map_err(failed)?;
         let device = Device::default();
+        let passthrough = self.passes_through(options).map_err(|why| failed(std::io::Error::other(why)))?;
         let filesystem = MementoFilesystem {
             views: Arc::new(ViewTable::new(self.clone(), workspace, invalidator.clone())),
             control_name: options.control_name.as_bytes().into(),
             device: device.clone(),
             kernel_checks: options.kernel_checks(),
+            open_files: passthrough.then(OpenFiles::default),
         };
         let mut session = Session::new(filesystem, path, &session_config(&self.source, options)).map_err(failed)?;
+        if passthrough {
+            try_passthrough(&session, &self.source).map_err(failed)?;
+        }
+        let _ = self.passthrough.set(passthrough);
         invalidator.connect(session.notifier());
         device.connect(session.as_fd().try_clone_to_owned().map_err(failed)?);
         self.running().insert(path.to_owned(), session.unmount_callable());
@@ -122,6 +132,22 @@ impl Mounts {
             self.running().remove(path);
             failed(source)
         })
+    }
+
+    /// Says whether files are handed to the kernel, for which all mounts of a store have one way; or why they cannot be.
+    fn passes_through(&self, options: &MountOptions) -> Result<bool, String> {
+        match (self.passthrough.get(), options.passthrough) {
+            (Some(true), Some(false)) => {
+                Err("the store is mounted with --io passthrough already, and its mounts have one way".into())
+            }
+            (Some(false), Some(true)) => {
+                Err("the store is mounted without --io passthrough already, and its mounts have one way".into())
+            }
+            (Some(passthrough), _) => Ok(*passthrough),
+            (None, Some(true)) => why_not_handed(&self.source).map_or(Ok(true), |why| Err(format!("--io passthrough: {why}"))),
+            // A message for each open costs more where files are small: see docs/decisions/0064.
+            (None, _) => Ok(false),
+        }
     }
 
     fn serve(&self, session: Session<MementoFilesystem>, path: &Path, pin: Pin) {
@@ -164,4 +190,21 @@ impl Mounts {
             sys::detach(path);
         }
     }
+}
+
+/// Hands the kernel a file of the store and takes it back; fails with a sentence that says why it did not take it.
+fn try_passthrough(session: &Session<MementoFilesystem>, store: &Path) -> std::io::Result<()> {
+    let file = std::fs::File::open(store.join("lock"))?;
+    let device = session.as_fd();
+    let id = BackingId::create_raw(device, &file).map_err(|err| {
+        let why = match err.raw_os_error() {
+            Some(libc::ELOOP) => "the store lies on a file system stacked on another (overlayfs, as in containers)".to_owned(),
+            Some(libc::EPERM | libc::ENOTTY | libc::EINVAL) => {
+                "this kernel does not offer it (Linux 6.9 and newer do)".to_owned()
+            }
+            _ => err.to_string(),
+        };
+        std::io::Error::other(format!("--io passthrough: {why}"))
+    })?;
+    sys::close_backing(device, id)
 }

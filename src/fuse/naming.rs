@@ -29,6 +29,11 @@ impl<T: Send + 'static> Done<T> {
         Self { view, result, stale }
     }
 
+    /// Returns what was made.
+    pub fn result(&self) -> &T {
+        &self.result
+    }
+
     /// Gives the answer when the other views have forgotten.
     pub fn answer(self, give: impl FnOnce(u16, T) + Send + 'static) {
         let Self { view, result, stale } = self;

@@ -45,13 +45,22 @@ pub struct MountOptions {
     pub read_only: bool,
     /// Name of the control directory.
     pub control_name: String,
+    /// Which way the bytes of files move, if anything was said of it.
+    pub passthrough: Option<bool>,
     /// Options handed to the kernel or fusermount as they are.
     pub further: Vec<String>,
 }
 
 impl Default for MountOptions {
     fn default() -> Self {
-        Self { allow_other: false, check_modes: false, read_only: false, control_name: ".memento".into(), further: Vec::new() }
+        Self {
+            allow_other: false,
+            check_modes: false,
+            read_only: false,
+            control_name: ".memento".into(),
+            passthrough: None,
+            further: Vec::new(),
+        }
     }
 }
 
@@ -75,6 +84,9 @@ impl MountOptions {
                     crate::object::Name::new(name.as_bytes()).map_err(|err| format!("-o control={name}: {err}"))?;
                     options.control_name = name.to_owned();
                 }
+                Some(("io", "auto")) => options.passthrough = None,
+                Some(("io", "cached")) => options.passthrough = Some(false),
+                Some(("io", "passthrough")) => options.passthrough = Some(true),
                 Some(("branch", _)) => {} // The caller's: it is what is mounted, not how.
                 Some((key, _)) if key.starts_with("x-") || key.starts_with("X-") || IGNORED_WITH_VALUE.contains(&key) => {}
                 _ => match TAKES_BACK.iter().find(|(taker, _)| *taker == word) {

@@ -9,20 +9,29 @@ use super::view::View;
 use super::views::ViewTable;
 use crate::control::{CommandError, Found};
 use crate::object::{EntryKind, Timestamp};
+use crate::sys::Space;
 use crate::workspace::{Attributes, Ino, ROOT, Stale};
-use fuser::{Errno, Generation, INodeNo, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyWrite, ReplyXattr};
+use fuser::{
+    Errno, FileHandle, FopenFlags, Generation, INodeNo, ReplyAttr, ReplyCreate, ReplyData, ReplyEmpty, ReplyEntry, ReplyLseek,
+    ReplyStatfs, ReplyWrite, ReplyXattr,
+};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Everything in the tree changes through us, so what the kernel knows stays true until we say otherwise.
 pub(super) const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
+/// Returns how long the kernel may rely on attributes.
+pub(super) fn lifetime(attributes: &Attributes) -> Duration {
+    if attributes.held { NEVER } else { FOREVER }
+}
+
 /// Nothing of the control directory is ever served from a cache.
 pub(super) const NEVER: Duration = Duration::ZERO;
 pub(super) const GENERATION: Generation = Generation(0);
 
 pub(super) fn entry(reply: ReplyEntry, view: u16, result: Result<Attributes, Errno>) {
     match result {
-        Ok(attributes) => reply.entry(&FOREVER, &file_attr(&attributes, files_of(view)), GENERATION),
+        Ok(attributes) => reply.entry(&lifetime(&attributes), &file_attr(&attributes, files_of(view)), GENERATION),
         Err(errno) => reply.error(errno),
     }
     linger();
@@ -38,6 +47,28 @@ pub(super) fn no_entry(reply: ReplyEntry) {
 pub(super) fn control_entry(reply: ReplyEntry, view: u16, find: impl FnOnce() -> Result<Attributes, CommandError>) {
     match guarded("control directory", || find().map_err(denied)) {
         Ok(attributes) => reply.entry(&NEVER, &file_attr(&attributes, control_of(view)), GENERATION),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+/// Answers with what was made and opened in the control directory, likewise.
+pub(super) fn control_created(reply: ReplyCreate, view: u16, make: impl FnOnce() -> Result<Attributes, CommandError>) {
+    match guarded("control directory", || make().map_err(denied)) {
+        Ok(made) => {
+            let attr = file_attr(&made, control_of(view));
+            reply.created(&NEVER, &attr, GENERATION, FileHandle(0), FopenFlags::empty());
+        }
+        Err(errno) => reply.error(errno),
+    }
+}
+
+/// Answers with the room there is.
+pub(super) fn space(reply: ReplyStatfs, space: Result<Space, Errno>) {
+    const NAME_BYTES_MAX: u32 = 255;
+    match space {
+        Ok(Space { block_bytes, blocks, blocks_free, blocks_available, files, files_free }) => {
+            reply.statfs(blocks, blocks_free, blocks_available, files, files_free, block_bytes, NAME_BYTES_MAX, block_bytes);
+        }
         Err(errno) => reply.error(errno),
     }
 }
@@ -105,7 +136,7 @@ pub(super) fn empty(reply: ReplyEmpty, result: Result<(), Errno>) {
 
 pub(super) fn attr(reply: ReplyAttr, view: u16, result: Result<Attributes, Errno>) {
     match result {
-        Ok(attributes) => reply.attr(&FOREVER, &file_attr(&attributes, files_of(view))),
+        Ok(attributes) => reply.attr(&lifetime(&attributes), &file_attr(&attributes, files_of(view))),
         Err(errno) => reply.error(errno),
     }
     linger();
@@ -167,6 +198,7 @@ pub(super) fn nothing() -> fuser::FileAttr {
         mtime: Timestamp::default(),
         ctime: Timestamp::default(),
         atime: Timestamp::default(),
+        held: false,
     };
     file_attr(&none, files_of(TOP))
 }

@@ -1,6 +1,6 @@
 //! The kernel's requests: each is translated, answered by one call, and translated back.
 
-use super::filesystem::{MementoFilesystem, Place, WANTED};
+use super::filesystem::{MementoFilesystem, Place};
 use super::number::NodeNumber;
 use super::reply;
 use super::translate::{attribute_change, caller, check_xattr_name, denied, guarded, name_of, range_change, refused, xattr_mode};
@@ -9,9 +9,9 @@ use crate::control::{ControlDirectory, Effects};
 use crate::object::EntryKind;
 use crate::workspace::{ACL_ACCESS, NewNode, RangeOptions, Stale, Workspace};
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo, InitFlags, IoctlFlags, KernelConfig,
-    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo, IoctlFlags, KernelConfig, LockOwner,
+    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -24,12 +24,10 @@ const WRITE_BYTES_MAX: u32 = 1 << 20;
 
 impl Filesystem for MementoFilesystem {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        for flag in WANTED {
-            let _ = config.add_capabilities(*flag); // A kernel without one of these is slower, not wrong.
+        for flag in self.wanted() {
+            let _ = config.add_capabilities(flag); // A kernel without one of these is slower, not wrong.
         }
-        if self.kernel_checks {
-            let _ = config.add_capabilities(InitFlags::FUSE_POSIX_ACL);
-        }
+        let _ = config.set_max_stack_depth(u32::from(self.open_files.is_some()));
         let _ = config.set_max_write(WRITE_BYTES_MAX);
         let _ = config.set_max_readahead(WRITE_BYTES_MAX);
         Ok(())
@@ -213,8 +211,21 @@ impl Filesystem for MementoFilesystem {
         reply::new_entry(reply, guarded("link", || self.add_link(ino, new_parent, new_name)));
     }
 
-    fn open(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        reply.error(Errno::ENOSYS); // The kernel opens files by itself from now on.
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        self.open_node(request, ino, flags, reply);
+    }
+
+    fn release(
+        &self,
+        _request: &Request,
+        ino: INodeNo,
+        _fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        reply::empty(reply, guarded("release", || self.close_node(ino)));
     }
 
     fn opendir(&self, _request: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -325,19 +336,7 @@ impl Filesystem for MementoFilesystem {
     }
 
     fn statfs(&self, _request: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        match self.views.top().workspace.repository().space() {
-            Ok(space) => reply.statfs(
-                space.blocks,
-                space.blocks_free,
-                space.blocks_available,
-                space.files,
-                space.files_free,
-                space.block_bytes,
-                255,
-                space.block_bytes,
-            ),
-            Err(_) => reply.error(Errno::EIO),
-        }
+        reply::space(reply, self.views.top().workspace.repository().space().map_err(|_| Errno::EIO));
     }
 
     fn setxattr(
@@ -396,17 +395,8 @@ impl Filesystem for MementoFilesystem {
         self.xattr_changed(name, reply, result);
     }
 
-    fn create(
-        &self,
-        _request: &Request,
-        _parent: INodeNo,
-        _name: &OsStr,
-        _mode: u32,
-        _umask: u32,
-        _flags: i32,
-        reply: ReplyCreate,
-    ) {
-        reply.error(Errno::ENOSYS); // The kernel makes the file with mknod from now on, and opens it by itself: no release either.
+    fn create(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, flags: i32, reply: ReplyCreate) {
+        self.create_node(request, (parent, name), (mode, umask), flags, reply);
     }
 
     fn access(&self, _request: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {

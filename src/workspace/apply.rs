@@ -49,6 +49,8 @@ impl LiveTree {
                 self.apply_write(first, *offset, data, *strip_privileges, *time)
             }
             Operation::Layer { staging: number, .. } => self.apply_layer(first, Some(staging.reopen(*number)?)),
+            Operation::Hand { staging: number, changed, .. } => self.apply_hand(first, staging.reopen_plain(*number)?, *changed),
+            Operation::Rest { content, mtime, ctime, .. } => self.apply_rest(first, content, (*mtime, *ctime)),
             Operation::WriteStaged { offset, len, strip_privileges, time, .. } => {
                 self.apply_write_staged(first, *offset..*offset + *len, *strip_privileges, *time)
             }

@@ -278,6 +278,7 @@ impl Branches {
     /// grown long without a write that would have said so.
     pub fn upkeep(&self) {
         for workspace in self.opened() {
+            workspace.live().rest_all();
             if let Err(err) = workspace.sync() {
                 tracing::warn!(branch = workspace.branch(), %err, "the journal could not be synced");
             }
@@ -314,7 +315,7 @@ impl Workspace {
         message: &str,
         author: &Author,
     ) -> Result<(Option<ObjectId>, ObjectId), WorkspaceError> {
-        let clean = !self.live().tree.is_dirty();
+        let clean = !self.live().is_dirty();
         let named = match head.commit {
             Some(_) => head.commit_root == Some(head.live_root),
             None => self.is_empty_state(&head.live_root)?,
@@ -335,7 +336,7 @@ impl Workspace {
     /// Lets nothing change any more, or lets it again. Refuses when something is not checkpointed.
     fn close(&self, closed: bool) -> Result<(), WorkspaceError> {
         let mut live = self.live();
-        if closed && live.tree.is_dirty() {
+        if closed && live.is_dirty() {
             return Err(WorkspaceError::Busy("the branch is being written to".into()));
         }
         live.closed = closed;

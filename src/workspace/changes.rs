@@ -6,9 +6,11 @@ use super::file::{BLOCK_BYTES, FileBody, SMALL_BYTES_MAX};
 use super::inode::{Attributes, Body, Ino, Inode, ROOT};
 use super::journal::Journal;
 use super::live::LiveTree;
+use super::opens::Opens;
 use super::operation::{AttributeChange, NewNode, Operation, RangeChange, RangeOptions};
 use super::staging::StagingDir;
 use crate::object::{Content, EntryKind, Name, Timestamp};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Largest length of a file.
@@ -55,6 +57,10 @@ pub struct Live {
     pub closed: bool,
     /// Bytes of small dirty files taken into memory since the last cut.
     pub dirty_bytes: u64,
+    /// How often files are open, where opens are told.
+    pub opens: HashMap<Ino, Opens>,
+    /// Files that the kernel had still when they were closed.
+    pub closed_and_held: Vec<Ino>,
 }
 
 /// When the journal segment is longer than this, the branch is sealed in the background, so that recovery stays short.
@@ -92,7 +98,7 @@ impl Live {
     }
 
     /// Makes sure that the current journal segment says where a file is, so that a replay can load it.
-    fn bind(&mut self, ino: Ino) -> Result<(), WorkspaceError> {
+    pub(super) fn bind(&mut self, ino: Ino) -> Result<(), WorkspaceError> {
         let segment = self.journal.segment();
         let mut unbound = Vec::new();
         let mut next = ino;
@@ -125,7 +131,7 @@ impl Live {
         Ok(Operation::Bind { identity: inode.identity, parent, name: place.name.clone() })
     }
 
-    fn identity(&self, ino: Ino) -> Result<u64, WorkspaceError> {
+    pub(super) fn identity(&self, ino: Ino) -> Result<u64, WorkspaceError> {
         Ok(self.tree.inode(ino)?.identity)
     }
 
@@ -266,6 +272,9 @@ impl Live {
         if change.size_bytes.is_some_and(|size_bytes| size_bytes > 0) {
             self.fetch(ino)?;
         }
+        if self.tree.plain(ino).is_some() && !self.change_plain(ino, &mut change)? {
+            return self.tree.attributes(ino);
+        }
         let inode = self.tree.inode(ino)?;
         let time = Timestamp::now();
         if change.size_bytes.is_some() && change.mtime.is_none() {
@@ -273,7 +282,7 @@ impl Live {
         }
         let operation = Operation::SetAttributes { identity: inode.identity, change, time };
         self.perform(&operation, &[ino])?;
-        Ok(self.tree.inode(ino)?.attributes(ino))
+        self.tree.attributes(ino)
     }
 
     /// Sets an extended attribute.
@@ -331,6 +340,9 @@ impl Live {
         if data.is_empty() {
             return Ok(0);
         }
+        if self.tree.plain(ino).is_some() {
+            return self.write_plain(ino, offset, data, strip_privileges);
+        }
         self.fetch(ino)?;
         let (identity, time) = (self.identity(ino)?, Timestamp::now());
         let hole = offset / BLOCK_BYTES * BLOCK_BYTES > old.next_multiple_of(BLOCK_BYTES);
@@ -383,6 +395,9 @@ impl Live {
         if end == offset {
             return Ok(());
         }
+        if self.tree.plain(ino).is_some() {
+            return self.change_plain_range(ino, offset..end, change, options);
+        }
         self.fetch(ino)?;
         let (identity, time) = (self.identity(ino)?, Timestamp::now());
         self.perform(&Operation::ChangeRange { identity, offset, len, change, options, time }, &[ino])
@@ -405,7 +420,7 @@ impl Live {
         }
     }
 
-    fn regular(&self, ino: Ino) -> Result<&FileBody, WorkspaceError> {
+    pub(super) fn regular(&self, ino: Ino) -> Result<&FileBody, WorkspaceError> {
         let inode = self.tree.inode(ino)?;
         match &inode.body {
             Body::File(body) => Ok(body),

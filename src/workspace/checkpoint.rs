@@ -223,6 +223,7 @@ impl Workspace {
         let (staging, journal) = {
             let mut live = self.live();
             live.tree.settle(&cut, &sealed.directories, &sealed.files, sealed.root.links);
+            live.rest_all();
             (live.staging.clone(), live.journal.sync())
         };
         drop(cut); // The last reference to staging files that are sealed now.
@@ -235,13 +236,15 @@ impl Workspace {
 
 /// Takes what changed out of the live tree and starts the next journal segment.
 fn cut_live(live: &mut Live) -> Result<Option<Taken>, WorkspaceError> {
-    if !live.tree.is_dirty() {
+    live.rest_all();
+    if !live.is_dirty() {
         return Ok(None);
     }
     if live.poisoned {
         return Err(WorkspaceError::ReadOnly);
     }
     let segment = live.journal.rotate().map_err(WorkspaceError::io("journal"))?;
+    live.name_held()?;
     let cut = live.tree.cut()?;
     live.dirty_bytes = 0;
     Ok(Some(Taken { cut, segment, released: live.staging.take_released(), time: Timestamp::now() }))

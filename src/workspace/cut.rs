@@ -4,7 +4,13 @@ use super::error::WorkspaceError;
 use super::file::FileBody;
 use super::inode::{Body, Ino, Inode, ROOT};
 use super::live::LiveTree;
+use super::plain::Stamp;
+use super::share::Shared;
 use crate::object::{Content, Entry, Name, ObjectId};
+use std::sync::Arc;
+
+/// Most bytes of plain files that are copied at a cut, while changes wait.
+const COPIES_BYTES_MAX: u64 = 16 << 20;
 
 /// Everything that changed up to an instant, taken out of the live tree in memory.
 #[derive(Debug)]
@@ -61,8 +67,10 @@ pub struct EntryCut {
 pub struct FileCut {
     /// The file.
     pub ino: Ino,
-    /// Its bytes at the cut; later writes do not change them.
+    /// Its bytes at the cut; later writes do not change them, but in a plain file.
     pub body: FileBody,
+    /// What a small plain file held at the cut.
+    pub copy: Option<Arc<Vec<u8>>>,
 }
 
 /// Sealed content of a file.
@@ -74,6 +82,21 @@ pub struct SealedFile {
     pub size_bytes: u64,
     /// Bytes that are not holes.
     pub data_bytes: u64,
+    /// How the plain file looked when its bytes were read, if it is one.
+    pub stamp: Option<Stamp>,
+}
+
+impl From<SealedFile> for Shared {
+    fn from(SealedFile { content, size_bytes, data_bytes, .. }: SealedFile) -> Self {
+        Self { content, size_bytes, data_bytes }
+    }
+}
+
+impl SealedFile {
+    /// Describes a file whose content is not sealed yet.
+    pub fn unknown(body: &FileBody) -> Self {
+        Self { content: Content::Empty, size_bytes: body.size_bytes(), data_bytes: body.data_bytes(), stamp: None }
+    }
 }
 
 impl LiveTree {
@@ -88,6 +111,7 @@ impl LiveTree {
         };
         self.generation += 1;
         self.sealing = true;
+        self.copy_room = COPIES_BYTES_MAX;
         let mut queue = vec![ROOT];
         let mut next = 0;
         while next < queue.len() {
@@ -145,18 +169,33 @@ impl LiveTree {
     }
 
     fn cut_entry(&mut self, ino: Ino, files: &mut Vec<FileCut>) -> Result<EntryCut, WorkspaceError> {
+        let held = self.held.contains(&ino);
+        let mut room = self.copy_room;
         let inode = self.inode_mut(ino)?;
         let entry = inode.to_entry();
         let mut file = None;
         if let Body::File(body) = &mut inode.body
-            && !matches!(body, FileBody::Clean { .. })
+            && body.sealed().is_none()
         {
+            if let FileBody::Plain(plain) = body
+                && !held
+            {
+                *body = FileBody::Layered(Box::new(plain.to_layer()));
+            }
             if let FileBody::Layered(layered) = body {
                 layered.frozen = true; // Later writes go to a layer of their own.
             }
+            let mut copy = None;
+            if let FileBody::Plain(plain) = body {
+                copy = plain.copy(room);
+                room -= copy.as_ref().map_or(0, |copy| copy.len() as u64);
+                inode.mtime = plain.seen.mtime;
+                inode.ctime = inode.ctime.max(plain.seen.ctime);
+            }
             file = Some(files.len());
-            files.push(FileCut { ino, body: body.clone() });
+            files.push(FileCut { ino, body: body.clone(), copy });
         }
+        self.copy_room = room;
         Ok(EntryCut { ino, entry, file })
     }
 
@@ -190,8 +229,22 @@ impl LiveTree {
         if let FileBody::Layered(layered) = &file.body {
             layered.each_staging(&mut |staging| staging.mark_sealed());
         }
-        if unchanged {
-            let SealedFile { content, size_bytes, data_bytes } = *sealed;
+        if let FileBody::Plain(plain) = body {
+            let FileBody::Plain(then) = &file.body else { return };
+            self.held.insert(file.ino); // Somebody asks whether it can rest now.
+            if then.file.number() != plain.file.number() {
+                return;
+            }
+            let Some(stamp) = sealed.stamp.filter(|stamp| stamp.ctime >= plain.seen.ctime) else {
+                return self.mark(file.ino); // It is not what was sealed any more.
+            };
+            // What was written while the bytes were read and after that shows at the next look.
+            plain.seen = stamp;
+            plain.sealed = Some(*sealed);
+            inode.mtime = stamp.mtime;
+            inode.ctime = inode.ctime.max(stamp.ctime);
+        } else if unchanged {
+            let SealedFile { content, size_bytes, data_bytes, .. } = *sealed;
             *body = FileBody::Clean { content, size_bytes, data_bytes };
         } else if let FileBody::Layered(layered) = body {
             layered.rest_on(sealed.content);

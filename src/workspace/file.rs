@@ -1,6 +1,8 @@
 //! The bytes of a regular file in the live tree: clean in the object store, or dirty in memory or staging.
 
+use super::cut::SealedFile;
 use super::extents::{ExtentMap, Fill};
+use super::plain::Plain;
 use super::staging::StagingFile;
 use crate::object::Content;
 use std::ops::Range;
@@ -20,6 +22,8 @@ pub enum FileBody {
     Small(Arc<Vec<u8>>),
     /// New bytes over what the file had before.
     Layered(Box<Layered>),
+    /// The whole file, in a staging file that the kernel may write by itself.
+    Plain(Box<Plain>),
 }
 
 /// New bytes of a large or sparse file, over what it had before.
@@ -88,6 +92,7 @@ impl FileBody {
             Self::Clean { size_bytes, .. } => *size_bytes,
             Self::Small(bytes) => bytes.len() as u64,
             Self::Layered(layered) => layered.size_bytes,
+            Self::Plain(plain) => plain.seen.size_bytes,
         }
     }
 
@@ -97,6 +102,18 @@ impl FileBody {
             Self::Clean { data_bytes, .. } => *data_bytes,
             Self::Small(bytes) => bytes.len() as u64,
             Self::Layered(layered) => layered.data_bytes(),
+            Self::Plain(plain) => plain.seen.data_bytes,
+        }
+    }
+
+    /// Returns what is sealed of the file, if it is as sealed.
+    pub fn sealed(&self) -> Option<SealedFile> {
+        match self {
+            Self::Clean { content, size_bytes, data_bytes } => {
+                Some(SealedFile { content: *content, size_bytes: *size_bytes, data_bytes: *data_bytes, stamp: None })
+            }
+            Self::Plain(plain) => plain.sealed,
+            Self::Small(_) | Self::Layered(_) => None,
         }
     }
 
@@ -110,6 +127,7 @@ impl FileBody {
             Self::Clean { content, .. } => vec![clean_piece(*content, range)],
             Self::Small(bytes) => vec![Piece { source: Source::Bytes(bytes.clone(), range.start), range }],
             Self::Layered(layered) => layered.pieces(range),
+            Self::Plain(plain) => vec![Piece { source: Source::Staging(plain.file.clone(), range.start), range }],
         }
     }
 }
@@ -123,6 +141,7 @@ impl Layered {
             FileBody::Clean { content, .. } => Base::Clean(*content),
             FileBody::Small(bytes) => Base::Bytes(bytes.clone()),
             FileBody::Layered(layered) => Base::Frozen(Arc::new((**layered).clone())),
+            FileBody::Plain(plain) => Base::Frozen(Arc::new(plain.to_layer())),
         };
         let base_bytes = if matches!(base, Base::Nothing) { 0 } else { size_bytes };
         Self { size_bytes, base, base_bytes, staging: None, extents: ExtentMap::default(), frozen: false }

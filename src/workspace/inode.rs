@@ -1,7 +1,8 @@
 //! One file of the live tree, as the kernel knows it or as it changed.
 
+use super::cut::SealedFile;
 use super::file::FileBody;
-use crate::object::{Content, Entry, EntryKind, Name, Node, ObjectId, Timestamp, Xattrs};
+use crate::object::{Entry, EntryKind, Name, Node, ObjectId, Timestamp, Xattrs};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -146,11 +147,10 @@ impl Inode {
     /// Describes the inode as a directory would; the content of a dirty file is left empty, a directory's tree as sealed last.
     pub fn to_entry(&self) -> Entry {
         let node = match &self.body {
-            Body::File(FileBody::Clean { content, size_bytes, data_bytes }) => {
-                Node::File { size_bytes: *size_bytes, data_bytes: *data_bytes, content: *content }
-            }
             Body::File(body) => {
-                Node::File { size_bytes: body.size_bytes(), data_bytes: body.data_bytes(), content: Content::Empty }
+                let SealedFile { content, size_bytes, data_bytes, .. } =
+                    body.sealed().unwrap_or_else(|| SealedFile::unknown(body));
+                Node::File { size_bytes, data_bytes, content }
             }
             Body::Directory(directory) => Node::Directory { tree: directory.base, has_links: directory.base_has_links },
             Body::Symlink(target) => Node::Symlink((**target).into()),
@@ -247,6 +247,7 @@ impl Inode {
             mtime: self.mtime,
             ctime: self.ctime,
             atime: self.atime,
+            held: false,
         }
     }
 }
@@ -278,6 +279,8 @@ pub struct Attributes {
     pub ctime: Timestamp,
     /// Last access.
     pub atime: Timestamp,
+    /// The kernel has the file in hand: what is shown may change without anybody being told.
+    pub held: bool,
 }
 
 impl Attributes {

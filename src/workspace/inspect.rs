@@ -127,7 +127,7 @@ impl Inspected {
         let bytes = fs::read(path)?;
         let Ok(scanned) = scan::<Infallible>(&bytes, |record| {
             self.records += 1;
-            if let Record::Operation(Operation::Layer { staging, .. }) = record {
+            if let Record::Operation(Operation::Layer { staging, .. } | Operation::Hand { staging, .. }) = record {
                 staged.insert(staging);
             }
             Ok(())

@@ -1,13 +1,13 @@
 //! The table of inodes: loaded from the sealed tree on demand, marked when they change, dropped when nobody needs them.
 
 use super::error::WorkspaceError;
-use super::file::Source;
+use super::file::{FileBody, Source};
 use super::inode::{Directory, Ino, Inode, Place, ROOT, Slot};
 use super::table::InodeTable;
 use crate::object::{Content, Entry, Name, ObjectId, Root, TreeItem};
 use crate::repository::Repository;
 use crate::tree;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -30,6 +30,10 @@ pub struct LiveTree {
     pub(super) generation: u64,
     /// A cut was taken and is not settled: its names may enter the sealed tree at any time.
     pub(super) sealing: bool,
+    /// How many bytes of plain files the cut that is being taken may copy.
+    pub(super) copy_room: u64,
+    /// Plain files that others may have descriptors or mappings of.
+    pub(super) held: HashSet<Ino>,
     /// Sealed descriptions of the inodes with several names.
     pub(super) links_base: Option<ObjectId>,
     /// Identities whose description differs from the sealed one, with the generation of the last change.
@@ -47,6 +51,8 @@ impl LiveTree {
             next_alias: ALIAS_MIN,
             generation: 1,
             sealing: false,
+            copy_room: 0,
+            held: HashSet::new(),
             links_base: root.links,
             link_changes: BTreeMap::new(),
         };
@@ -279,6 +285,7 @@ impl LiveTree {
                 continue;
             }
             let Some(inode) = self.inodes.remove(ino) else { continue };
+            self.held.remove(&ino);
             if self.aliases.get(&inode.identity) == Some(&ino) {
                 self.aliases.remove(&inode.identity);
             }
@@ -320,6 +327,9 @@ impl LiveTree {
         }
         if inode.orphan {
             return true;
+        }
+        if matches!(inode.file(), Some(FileBody::Plain(_))) {
+            return false; // The journal counts on its staging file.
         }
         let slots_clean = || {
             inode.places.iter().all(|place| {

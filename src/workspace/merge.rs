@@ -4,7 +4,7 @@ use super::changes::Live;
 use super::checkpoint::CheckpointRequest;
 use super::error::WorkspaceError;
 use super::merge_text::TextMerger;
-use super::movement::CHASES_MAX;
+use super::movement::{CHASES_MAX, HELD_UP_MAX};
 use super::swap::Stale;
 use super::{Head, Workspace};
 use crate::history::MERGED_KEY;
@@ -126,9 +126,10 @@ impl Workspace {
             refuse(&outcome.conflicts, request)?;
             let changes = self.repository.changes_between(Some(&head.live_root), &outcome.root)?;
             let mut live = self.live();
-            if live.tree.is_dirty() {
+            let dirty = if hold.is_some() { live.tree.is_dirty() } else { live.is_dirty() };
+            if dirty {
                 // Somebody wrote since the cut: that too must be checkpointed first, and merged.
-                if hold.is_some() {
+                if chases >= CHASES_MAX + HELD_UP_MAX {
                     return Err(WorkspaceError::Busy("something changed while writers were held up; try again".into()));
                 }
                 continue;
@@ -194,6 +195,7 @@ impl Workspace {
         live.poisoned |= recorded.is_err() && !repository.history().is_settled();
         let id = recorded?;
         let stale = live.tree.swap(&new, &diff);
+        live.name_held_again();
         self.note_standing(live, &before.branch, Some(id), outcome.root, segment);
         if let Err(err) = live.journal.sync().forget_before(segment) {
             tracing::warn!(?err, "old journal segments stay for now");

@@ -27,7 +27,10 @@ mod live;
 mod merge;
 mod merge_text;
 mod movement;
+mod opens;
 mod operation;
+mod plain;
+mod plain_changes;
 mod primitives;
 mod reading;
 mod replay;
@@ -51,10 +54,12 @@ pub use inode::{Attributes, Ino, ROOT};
 pub use inspect::{Inspected, found_branches, inspect};
 pub use listing::Listed;
 pub use merge::{MergeRequest, MergeSource, Merged};
+pub use opens::{Due, Opened, why_not_handed};
 pub use operation::{AttributeChange, NewNode, RangeChange, RangeOptions};
 pub use restore::{BranchUndo, Restored, UndoPlan};
 #[doc(hidden)]
 pub use segment::rewritten_records;
+pub use staging::StagingFile;
 pub use swap::Stale;
 pub use syncing::FileSync;
 
@@ -70,6 +75,7 @@ use journal::Journal;
 use live::LiveTree;
 use staging::StagingDir;
 use standing::Standing;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What a write did.
@@ -110,6 +116,7 @@ impl Workspace {
             count += 1;
             tree.apply(&operation, &staging)
         })?;
+        tree.take_over();
         tree.drop_all_unused();
         staging.remove_others(|number| staging.is_open(number), !replayed.damage.is_empty())?;
         for damage in &replayed.damage {
@@ -122,7 +129,16 @@ impl Workspace {
         let (commit, commit_root) = standing::head_of(&repository, &row, stands.head)?;
         standing::correct(&repository, &row, commit, &stands)?;
         let head = Head { branch: row.name, commit, commit_root, live_root: stands.live_root };
-        let mut live = Live { tree, journal, staging, poisoned: false, closed: false, dirty_bytes: 0 };
+        let mut live = Live {
+            tree,
+            journal,
+            staging,
+            poisoned: false,
+            closed: false,
+            dirty_bytes: 0,
+            opens: HashMap::new(),
+            closed_and_held: Vec::new(),
+        };
         let standing = Standing {
             branch_id: row.id,
             branch: head.branch.clone(),
@@ -197,7 +213,7 @@ impl Workspace {
         let mut live = self.live();
         let Some(ino) = live.tree.child(parent, name)? else { return Ok(None) };
         live.tree.remember(ino);
-        Ok(Some(live.tree.inode(ino)?.attributes(ino)))
+        Ok(Some(live.tree.attributes(ino)?))
     }
 
     /// Finds the file that a name leads to, without a reference.
@@ -212,7 +228,7 @@ impl Workspace {
 
     /// Returns what `stat` shows.
     pub fn attributes(&self, ino: Ino) -> Result<Attributes, WorkspaceError> {
-        Ok(self.live().tree.inode(ino)?.attributes(ino))
+        self.live().tree.attributes(ino)
     }
 
     /// Lists up to `limit` names behind a position; 0 starts.
@@ -231,7 +247,8 @@ impl Workspace {
     /// Reads up to `len` bytes from `offset`; fewer only at the end of the file.
     pub fn read(&self, ino: Ino, offset: u64, len: u64) -> Result<Vec<u8>, WorkspaceError> {
         let body = {
-            let live = self.live();
+            let mut live = self.live();
+            live.tree.look(ino);
             let inode = live.tree.inode(ino)?;
             inode.file().ok_or(WorkspaceError::IsDirectory)?.clone()
         };
@@ -243,7 +260,7 @@ impl Workspace {
         let mut live = self.live_to_change();
         let ino = live.create(parent, name, node, umask)?;
         live.tree.remember(ino);
-        Ok(live.tree.inode(ino)?.attributes(ino))
+        live.tree.attributes(ino)
     }
 
     /// Gives a file a further name and adds a reference to it.
@@ -251,7 +268,7 @@ impl Workspace {
         let mut live = self.live_to_change();
         live.link(ino, parent, name)?;
         live.tree.remember(ino);
-        Ok(live.tree.inode(ino)?.attributes(ino))
+        live.tree.attributes(ino)
     }
 
     /// Removes a name of anything but a directory.
@@ -356,7 +373,8 @@ impl Workspace {
     /// Finds the next data (or hole) from `offset` on, in whole blocks.
     pub fn seek(&self, ino: Ino, offset: u64, hole: bool) -> Result<u64, WorkspaceError> {
         let body = {
-            let live = self.live();
+            let mut live = self.live();
+            live.tree.look(ino);
             live.tree.inode(ino)?.file().ok_or(WorkspaceError::IsDirectory)?.clone()
         };
         reading::seek(&self.repository, &body, offset, hole)

@@ -15,6 +15,8 @@ use crate::tree::{self, NodeSource, PathChange, StateDiff};
 
 /// How often a movement seals again because writers were faster, before it holds them up.
 pub(super) const CHASES_MAX: usize = 4;
+/// How often more while they are held up: somebody may have noted what the kernel wrote by itself.
+pub(super) const HELD_UP_MAX: usize = 8;
 
 /// Where a branch is to go.
 pub(super) struct Target {
@@ -97,9 +99,11 @@ pub(super) fn move_all(legs: &mut [Leg<'_>], cause: &Cause<'_>) -> Result<Vec<Re
         legs.iter_mut().try_for_each(|leg| leg.save(cause))?;
         let targets = legs.iter().map(|leg| (leg.destination)(&leg.head)).collect::<Result<Vec<_>, _>>()?;
         let mut lives: Vec<Entered<'_, Live>> = legs.iter().map(|leg| leg.workspace.live()).collect();
-        if lives.iter().any(|live| live.tree.is_dirty()) {
+        // Whom nobody can hold up, the kernel with a file in hand, writes before the checkpoint or after the movement.
+        let held_up = !holds.is_empty();
+        if lives.iter_mut().any(|live| if held_up { live.tree.is_dirty() } else { live.is_dirty() }) {
             // Somebody wrote since the cut: that too must be checkpointed, never swapped away.
-            if !holds.is_empty() {
+            if chase >= CHASES_MAX + HELD_UP_MAX {
                 return Err(WorkspaceError::Busy("something changed while writers were held up; try again".into()));
             }
             continue;
@@ -152,6 +156,7 @@ fn go(
 fn swap_live(leg: &Leg<'_>, live: &mut Live, step: &Step) -> Vec<Stale> {
     let Some((root, diff)) = &step.swap else { return Vec::new() };
     let stale = live.tree.swap(root, diff);
+    live.name_held_again();
     let segment = live.journal.segment();
     leg.workspace.note_standing(live, &leg.head.branch, step.target.commit, step.target.root, segment);
     if let Err(err) = live.journal.sync().forget_before(segment) {

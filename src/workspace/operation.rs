@@ -48,6 +48,15 @@ pub enum RangeChange {
     Allocate,
 }
 
+/// What a file holds that was all of a staging file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resting {
+    /// These bytes.
+    Bytes(Box<[u8]>),
+    /// What is sealed of it.
+    Sealed(Shared),
+}
+
 /// What else a change of a range does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RangeOptions {
@@ -86,6 +95,11 @@ pub(crate) enum Operation {
     WriteStaged { identity: u64, offset: u64, len: u64, strip_privileges: bool, time: Timestamp },
     /// A range changes without data.
     ChangeRange { identity: u64, offset: u64, len: u64, change: RangeChange, options: RangeOptions, time: Timestamp },
+    /// From now on all of the file is the staging file `staging`, in which whatever happens to its bytes and size is found. The
+    /// two were alike when that changed last, at `changed`.
+    Hand { identity: u64, staging: u64, changed: Timestamp },
+    /// The file is all of a staging file no more; this is what it holds, and its times.
+    Rest { identity: u64, content: Resting, mtime: Timestamp, ctime: Timestamp },
     /// The file becomes a copy of another one that is as sealed.
     Share { identity: u64, shared: Shared, strip_privileges: bool, time: Timestamp },
 }
@@ -104,6 +118,8 @@ impl Operation {
             | Self::SetXattr { identity, .. }
             | Self::Write { identity, .. }
             | Self::Layer { identity, .. }
+            | Self::Hand { identity, .. }
+            | Self::Rest { identity, .. }
             | Self::WriteStaged { identity, .. }
             | Self::ChangeRange { identity, .. }
             | Self::Share { identity, .. } => (Some(*identity), None),
@@ -209,6 +225,22 @@ impl Operation {
                 w.u8(u8::from(options.keep_size) | u8::from(options.strip_privileges) << 1);
                 time.encode(w);
             }
+            Self::Hand { identity, staging, changed } => {
+                w.u8(16);
+                w.uint(*identity);
+                w.uint(*staging);
+                changed.encode(w);
+            }
+            Self::Rest { identity, content, mtime, ctime } => {
+                w.u8(if matches!(content, Resting::Bytes(_)) { 17 } else { 18 });
+                w.uint(*identity);
+                mtime.encode(w);
+                ctime.encode(w);
+                match content {
+                    Resting::Bytes(bytes) => w.bytes(bytes),
+                    Resting::Sealed(shared) => shared.encode(w),
+                }
+            }
             Self::Share { identity, shared, strip_privileges, time } => {
                 w.u8(15);
                 w.uint(*identity);
@@ -300,6 +332,13 @@ impl Operation {
                 let identity = r.uint()?;
                 let shared = Shared::decode(r)?;
                 Self::Share { identity, shared, strip_privileges: decode_bool(r)?, time: Timestamp::decode(r)? }
+            }
+            16 => Self::Hand { identity: r.uint()?, staging: r.uint()?, changed: Timestamp::decode(r)? },
+            tag @ (17 | 18) => {
+                let identity = r.uint()?;
+                let (mtime, ctime) = (Timestamp::decode(r)?, Timestamp::decode(r)?);
+                let content = if tag == 17 { Resting::Bytes(r.bytes()?.into()) } else { Resting::Sealed(Shared::decode(r)?) };
+                Self::Rest { identity, content, mtime, ctime }
             }
             _ => return Err(DecodeError::new("unknown operation")),
         })

@@ -43,6 +43,9 @@ fn read_piece(repository: &Repository, piece: &Piece, bytes: &mut Vec<u8>) -> Re
 
 /// Finds the next data (or hole) from `offset` on, in whole blocks.
 pub fn seek(repository: &Repository, body: &FileBody, offset: u64, hole: bool) -> Result<u64, WorkspaceError> {
+    if let FileBody::Plain(plain) = body {
+        return seek(repository, &FileBody::Layered(Box::new(plain.to_layer())), offset, hole);
+    }
     let size_bytes = body.size_bytes();
     if offset >= size_bytes {
         return Err(WorkspaceError::NoSuchOffset);

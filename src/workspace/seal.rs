@@ -1,13 +1,15 @@
 //! Turns a cut into objects: contents first, then directories from the bottom up, then the root.
 
-use super::cut::{Cut, DirectoryCut, Edit, EntryCut, SealedFile};
+use super::cut::{Cut, DirectoryCut, Edit, EntryCut, FileCut, SealedFile};
 use super::error::WorkspaceError;
 use super::file::{FileBody, Source};
+use super::plain::Plain;
 use super::reading;
 use crate::object::{Content, Entry, Extent, Name, Node, ObjectId, ObjectKind, Root, TreeItem};
 use crate::repository::{ByteSource, Repository, RepositoryError, Run};
 use crate::tree::{self, NodeSink};
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Below this many bytes a second thread costs more than it gives.
@@ -44,7 +46,7 @@ fn seal_files(repository: &Repository, cut: &Cut) -> Result<Vec<SealedFile>, Wor
     let total: u64 = cut.files.iter().map(|file| file.body.size_bytes()).sum();
     let threads = if total < PARALLEL_BYTES_MIN { 1 } else { std::thread::available_parallelism().map_or(1, usize::from) };
     if threads == 1 || cut.files.len() < 2 {
-        return cut.files.iter().map(|file| seal_file(repository, &file.body)).collect();
+        return cut.files.iter().map(|file| seal_cut(repository, file)).collect();
     }
     let next = AtomicUsize::new(0);
     let work = || -> Result<Vec<(usize, SealedFile)>, WorkspaceError> {
@@ -52,7 +54,7 @@ fn seal_files(repository: &Repository, cut: &Cut) -> Result<Vec<SealedFile>, Wor
         loop {
             let at = next.fetch_add(1, Ordering::Relaxed);
             let Some(file) = cut.files.get(at) else { return Ok(done) };
-            done.push((at, seal_file(repository, &file.body)?));
+            done.push((at, seal_cut(repository, file)?));
         }
     };
     let mut sealed = std::thread::scope(|scope| {
@@ -73,6 +75,7 @@ pub fn seal_file(repository: &Repository, body: &FileBody) -> Result<SealedFile,
     let size_bytes = body.size_bytes();
     let content = match body {
         FileBody::Clean { content, .. } => *content,
+        FileBody::Plain(plain) => return seal_plain(repository, plain),
         _ if size_bytes == 0 => Content::Empty,
         FileBody::Small(bytes) => Content::Blob(repository.put(ObjectKind::Blob, bytes)?),
         FileBody::Layered(_) => {
@@ -84,7 +87,51 @@ pub fn seal_file(repository: &Repository, body: &FileBody) -> Result<SealedFile,
         Content::Manifest(_) => body.data_bytes(),
         _ => size_bytes,
     };
-    Ok(SealedFile { content, size_bytes, data_bytes })
+    Ok(SealedFile { content, size_bytes, data_bytes, stamp: None })
+}
+
+fn seal_cut(repository: &Repository, file: &FileCut) -> Result<SealedFile, WorkspaceError> {
+    match (&file.body, &file.copy) {
+        (FileBody::Plain(plain), Some(copy)) => seal_copy(repository, plain, copy),
+        (body, _) => seal_file(repository, body),
+    }
+}
+
+/// Makes what a plain file holds survive a power cut: the segment that names it now must not be the first one before. It also makes
+/// pages of mappings read-only, so that whatever is stored in them later moves the file's times.
+fn sync_plain(plain: &Plain) -> Result<(), WorkspaceError> {
+    plain.file.sync().and_then(|()| plain.file.sync_name()).map_err(WorkspaceError::io("staging file"))
+}
+
+/// Stores what a plain file held at the cut.
+fn seal_copy(repository: &Repository, plain: &Plain, copy: &Arc<Vec<u8>>) -> Result<SealedFile, WorkspaceError> {
+    sync_plain(plain)?;
+    let size_bytes = copy.len() as u64;
+    let body = FileBody::Small(copy.clone());
+    let content = repository.put_content(&DirtyBytes { repository, body: &body, base: BaseExtents::default() })?;
+    // What was stored in pages that had been writable since before the cut moved no time.
+    let same = plain.holds(copy).map_err(WorkspaceError::io("staging file"))?;
+    let stamp = if same { plain.seen } else { plain.seen.of_the_past() };
+    Ok(SealedFile { content, size_bytes, data_bytes: size_bytes, stamp: Some(stamp) })
+}
+
+/// Stores the bytes of a file that others may be writing. When it changed meanwhile it is read again, but not for ever: what is
+/// stored then has all that was there when the reading began, and some of what came later.
+fn seal_plain(repository: &Repository, plain: &Plain) -> Result<SealedFile, WorkspaceError> {
+    const READINGS_MAX: usize = 3;
+    let stamp_now = || plain.file.stamp().map_err(WorkspaceError::io("staging file"));
+    let mut readings = 0;
+    loop {
+        let stamp = stamp_now()?;
+        sync_plain(plain)?;
+        let body = FileBody::Layered(Box::new(Plain { seen: stamp, ..plain.clone() }.to_layer()));
+        let content = repository.put_content(&DirtyBytes { repository, body: &body, base: BaseExtents::default() })?;
+        let data_bytes = if let Content::Manifest(_) = content { body.data_bytes() } else { stamp.size_bytes };
+        readings += 1;
+        if readings == READINGS_MAX || stamp_now()?.is_as(&stamp) {
+            return Ok(SealedFile { content, size_bytes: stamp.size_bytes, data_bytes, stamp: Some(stamp) });
+        }
+    }
 }
 
 /// A dirty file as the repository reads it to store it.
@@ -206,8 +253,9 @@ fn is_as_sealed(repository: &Repository, base: Option<ObjectId>, name: &Name, en
 
 fn finished(cut: &EntryCut, files: &[SealedFile]) -> Entry {
     let mut entry = cut.entry.clone();
-    if let Some(SealedFile { content, size_bytes, data_bytes }) = cut.file.map(|at| files[at]) {
+    if let Some(SealedFile { content, size_bytes, data_bytes, stamp }) = cut.file.map(|at| files[at]) {
         entry.node = Node::File { size_bytes, data_bytes, content };
+        entry.mtime = stamp.map_or(entry.mtime, |stamp| stamp.mtime);
     }
     entry
 }

@@ -32,6 +32,9 @@ impl Live {
         strip_privileges: bool,
     ) -> Result<Option<u64>, WorkspaceError> {
         let Some(shared) = stored(self.tree.inode(source)?) else { return Ok(None) };
+        if self.tree.plain(target).is_some() {
+            return Ok(None); // The kernel has its bytes in hand, and copies into them.
+        }
         let inode = self.tree.inode(target)?;
         let replaced = inode.file().is_some_and(|body| body.size_bytes() <= shared.size_bytes);
         if !replaced || source == target || len_bytes < shared.size_bytes {

@@ -1,9 +1,14 @@
 //! Private files that hold the new bytes of large files until they are sealed.
 
+use super::plain::Stamp;
 use super::replay::fresh_aside;
+use crate::object::Timestamp;
+use crate::sys;
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, FileTimes, OpenOptions};
 use std::io;
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -66,6 +71,31 @@ impl StagingFile {
         Ok(())
     }
 
+    /// Says how the file looks to the file system.
+    pub fn stamp(&self) -> io::Result<Stamp> {
+        Stamp::of(&self.file)
+    }
+
+    /// Returns the ranges below `size_bytes` that hold data.
+    pub fn data_ranges(&self, size_bytes: u64) -> io::Result<Vec<Range<u64>>> {
+        sys::data_ranges(&self.file, size_bytes)
+    }
+
+    /// Says whether anybody else has a descriptor or a mapping of the file.
+    pub fn has_others(&self) -> bool {
+        sys::has_others(&self.file)
+    }
+
+    /// Opens the file for writing, for as long as nobody need be told apart from us.
+    pub fn to_change(&self) -> io::Result<File> {
+        OpenOptions::new().write(true).open(self.path())
+    }
+
+    /// Sets the time of the last change of content.
+    pub fn set_modified(&self, time: Timestamp) -> io::Result<()> {
+        self.file.set_times(FileTimes::new().set_modified(time.into()))
+    }
+
     /// Makes the bytes written so far survive a power cut.
     pub fn sync(&self) -> io::Result<()> {
         if self.failed.load(Ordering::Acquire) {
@@ -76,6 +106,11 @@ impl StagingFile {
         synced
     }
 
+    /// Makes the file's name survive a power cut.
+    pub fn sync_name(&self) -> io::Result<()> {
+        self.dir.sync()
+    }
+
     /// Says that the object store holds the bytes now, durably, and no replay will ask for them.
     pub fn mark_sealed(&self) {
         self.sealed.store(true, Ordering::Relaxed);
@@ -84,6 +119,12 @@ impl StagingFile {
     /// Returns the file's path.
     pub fn path(&self) -> PathBuf {
         self.dir.path_of(self.number)
+    }
+}
+
+impl AsFd for StagingFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 
@@ -137,6 +178,26 @@ impl StagingDir {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(self.path_of(number))?;
         self.created.fetch_add(1, Ordering::Release);
+        Ok(self.handle(number, file))
+    }
+
+    /// Makes an empty staging file for the kernel to write: it is open for reading alone, so that writers can be told.
+    pub fn create_plain(self: &Arc<Self>) -> io::Result<Arc<StagingFile>> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(libc::O_CREAT | libc::O_EXCL).mode(0o600);
+        let file = options.open(self.path_of(number))?;
+        self.created.fetch_add(1, Ordering::Release);
+        Ok(self.handle(number, file))
+    }
+
+    /// Opens such a file as a crash left it, likewise.
+    pub fn reopen_plain(self: &Arc<Self>, number: u64) -> io::Result<Arc<StagingFile>> {
+        if let Some(file) = self.opened().get(&number).and_then(Weak::upgrade) {
+            return Ok(file);
+        }
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_CREAT).mode(0o600).open(self.path_of(number))?;
+        self.next.fetch_max(number.saturating_add(1), Ordering::Relaxed);
         Ok(self.handle(number, file))
     }
 

@@ -156,6 +156,9 @@ fn same_content(inode: &Inode, entry: &Entry) -> bool {
         (Body::File(FileBody::Clean { content, size_bytes, .. }), Node::File { content: new, size_bytes: new_size, .. }) => {
             content == new && size_bytes == new_size
         }
+        (Body::File(FileBody::Plain(plain)), Node::File { content, size_bytes, .. }) => {
+            plain.sealed.is_some_and(|sealed| (sealed.content, sealed.size_bytes) == (*content, *size_bytes))
+        }
         (Body::File(_), _) => false,
         _ => inode.to_entry().node == entry.node,
     }

@@ -50,8 +50,10 @@ impl Workspace {
     pub fn sync_of(&self, ino: Ino) -> Result<FileSync, WorkspaceError> {
         let live = self.live();
         let mut files = Vec::new();
-        if let Some(file::FileBody::Layered(layered)) = live.tree.inode(ino)?.file() {
-            layered.each_staging(&mut |file| files.push(file.clone()));
+        match live.tree.inode(ino)?.file() {
+            Some(file::FileBody::Layered(layered)) => layered.each_staging(&mut |file| files.push(file.clone())),
+            Some(file::FileBody::Plain(plain)) => files.push(plain.file.clone()),
+            _ => {}
         }
         Ok(FileSync { files, staging: live.staging.clone(), journal: live.journal.sync() })
     }

@@ -209,6 +209,9 @@ fn doctor_says_whether_this_machine_can_mount() {
     let mount = TestMount::unmounted();
     let found = json(&succeeded("doctor", program().args(["doctor", "--json"]).output().unwrap()));
     assert_eq!(found["can_mount"], true, "{found}");
+    assert_eq!(found["passthrough"] == true, found["passthrough_why_not"].is_null(), "{found}");
+    let tried = TestMount::passthrough().is_some();
+    assert!(!tried || found["passthrough"] == true, "{found}");
     drop(mount);
 }
 

@@ -13,6 +13,7 @@ mod fsck;
 mod links;
 mod merge;
 mod mount;
+mod passthrough;
 mod posix;
 mod posix_limits;
 mod restore;

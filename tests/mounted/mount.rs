@@ -17,6 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct TestMount {
     daemon: Option<Child>,
     dir: TempDir,
+    /// Words with which every mount of it is made.
+    way: Vec<String>,
 }
 
 impl TestMount {
@@ -35,7 +37,36 @@ impl TestMount {
     /// Uses `dir` for store and mount point.
     pub fn within(dir: TempDir) -> Self {
         fs::create_dir(dir.path().join("mnt")).unwrap();
-        Self { daemon: None, dir }
+        // So that every test can be run another way too, as campaigns and suites are.
+        let way = std::env::var("MEMENTOFS_MOUNT_OPTIONS").unwrap_or_default();
+        Self { daemon: None, dir, way: way.split_whitespace().map(str::to_owned).collect() }
+    }
+
+    /// Makes a store and mounts it with files handed to the kernel; nothing where this machine or its file system cannot, which
+    /// the program then says in a sentence.
+    pub fn passthrough() -> Option<Self> {
+        let mut mount = Self::unmounted();
+        mount.way = ["--io", "passthrough"].map(str::to_owned).to_vec();
+        let tried = program().arg("mount").args(&mount.way).arg(mount.store()).arg(mount.top()).output().unwrap();
+        let said = String::from_utf8_lossy(&tried.stderr);
+        if !tried.status.success() {
+            assert!(said.contains("--io passthrough: "), "refused for another reason: {said}");
+            eprintln!("not tried here: {said}");
+            return None;
+        }
+        succeeded("umount", program().arg("umount").arg(mount.top()).output().unwrap());
+        mount.mount(&[]);
+        Some(mount)
+    }
+
+    /// Has every mount of it made without handing files to the kernel, whatever the tests are run with.
+    pub fn through_the_daemon(&mut self) {
+        self.way.clear();
+    }
+
+    /// Says whether files are handed to the kernel.
+    pub fn hands_over(&self) -> bool {
+        self.way.iter().any(|word| word == "passthrough")
     }
 
     /// Lets other users reach the mount point.
@@ -55,7 +86,7 @@ impl TestMount {
         let log = fs::File::options().create(true).append(true).open(self.dir.path().join("log")).unwrap();
         let mut command = program();
         command.envs(variables.iter().copied());
-        command.args(["mount", "-f"]).args(options).arg(self.store()).arg(self.top());
+        command.args(["mount", "-f"]).args(&self.way).args(options).arg(self.store()).arg(self.top());
         self.daemon = Some(command.stdin(Stdio::null()).stderr(log).spawn().unwrap());
         let begun = Instant::now();
         while !self.is_served() {

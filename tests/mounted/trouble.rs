@@ -148,6 +148,7 @@ impl SmallDisk {
         let output = Command::new("mount").args(["-t", "tmpfs", "-o", options, "none"]).arg(&disk).output().unwrap();
         succeeded("mount -t tmpfs", output);
         let mut mount = TestMount::within(dir);
+        mount.through_the_daemon(); // Its disk is in memory.
         mount.mount(&[]);
         Self { mount: Some(mount), disk }
     }

@@ -28,6 +28,9 @@ fn examples() -> Vec<Operation> {
         Operation::Layer { identity: 4, staging: 8 },
         Operation::WriteStaged { identity: 4, offset: 1 << 50, len: 3, strip_privileges: false, time },
         Operation::ChangeRange { identity: 4, offset: 0, len: 3, change: RangeChange::Allocate, options, time },
+        Operation::Hand { identity: 4, staging: 8, changed: time },
+        Operation::Rest { identity: 4, content: Resting::Bytes((*b"all").into()), mtime: time, ctime: time },
+        Operation::Rest { identity: 4, content: Resting::Sealed(shared), mtime: time, ctime: time },
         Operation::Share { identity: 4, shared, strip_privileges: true, time },
     ]
 }
