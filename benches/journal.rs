@@ -3,6 +3,9 @@
 //! `scripts/bench journal [--quick] [--json FILE] [--dir DIR]`. Ratios are taken in one run, turn about with what they are
 //! compared with; DIR says on which file system (the default is that of temporary files). Nothing here asserts a time.
 
+mod kit;
+
+use kit::{Table, median};
 use mementofs::object::{EntryKind, Name};
 use mementofs::repository::Repository;
 use mementofs::workspace::{AttributeChange, Branches, NewNode, ROOT, RenameMode, Workspace, XattrMode};
@@ -20,7 +23,7 @@ fn main() {
     let value = |name: &str| arguments.iter().position(|argument| argument == name).and_then(|at| arguments.get(at + 1));
     let dir = value("--dir").map_or_else(std::env::temp_dir, PathBuf::from);
     let dir = tempfile::Builder::new().prefix("mementofs-bench-").tempdir_in(dir).expect("a temporary directory");
-    let mut table = Table::default();
+    let mut table = Table::of("journal");
     records(dir.path(), if quick { 2_000 } else { 20_000 }, &mut table);
     replay(dir.path(), if quick { 50_000 } else { 1_000_000 }, &mut table);
     let bench = Bench::start(dir.path());
@@ -32,41 +35,6 @@ fn main() {
     if let Some(path) = value("--json") {
         fs::write(path, table.json()).expect("the JSON file can be written");
     }
-}
-
-/// The figures so far.
-#[derive(Default)]
-struct Table {
-    rows: Vec<(String, f64, &'static str, &'static str)>,
-}
-
-impl Table {
-    fn add(&mut self, what: impl Into<String>, value: f64, unit: &'static str, reach: &'static str) {
-        let what = what.into();
-        eprintln!("{what}: {value:.3} {unit}");
-        self.rows.push((what, value, unit, reach));
-    }
-
-    fn print(&self) {
-        println!("| what | measured | reach |\n|---|---|---|");
-        for (what, value, unit, reach) in &self.rows {
-            println!("| {what} | {value:.2} {unit} | {reach} |");
-        }
-    }
-
-    fn json(&self) -> String {
-        let rows: Vec<serde_json::Value> = self
-            .rows
-            .iter()
-            .map(|(what, value, unit, reach)| serde_json::json!({ "what": what, "value": value, "unit": unit, "reach": reach }))
-            .collect();
-        serde_json::json!({ "bench": "journal", "rows": rows }).to_string()
-    }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 fn name(text: &str) -> Name {

@@ -3,17 +3,23 @@
 //! `scripts/bench checkpoint [--quick|--million] [--json FILE]`. Each figure is a median over at least 20 runs (three for those that
 //! take seconds); the table says what the project wants to reach. Nothing here asserts a time.
 
+mod bench;
+#[path = "../kit/mod.rs"]
+mod kit;
+mod large;
+
+use bench::{Bench, disk_bytes, median_ms, noise, timed};
+use kit::{Table, median};
 use std::fs;
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let quick = arguments.iter().any(|argument| argument == "--quick");
     let json = arguments.iter().position(|argument| argument == "--json").and_then(|at| arguments.get(at + 1));
-    let mut table = Table::default();
+    let mut table = Table::of("checkpoint");
     let million = arguments.iter().any(|argument| argument == "--million");
     let sizes: &[usize] = match (quick, million) {
         (true, _) => &[1_000, 10_000],
@@ -25,6 +31,8 @@ fn main() {
             one_tree(*files, flat, quick, &mut table);
         }
     }
+    large::file(if quick { 64 } else { 1024 }, &mut table);
+    large::many_differences(if quick { 1_000 } else { 10_000 }, &mut table);
     idle_branches(if quick { 20 } else { 100 }, &mut table);
     many_checkpoints(if quick { 1_000 } else { 10_000 }, &mut table);
     import(if quick { 2_000 } else { 20_000 }, &mut table);
@@ -32,146 +40,6 @@ fn main() {
     if let Some(path) = json {
         fs::write(path, table.json()).expect("the JSON file can be written");
     }
-}
-
-/// The figures so far.
-#[derive(Default)]
-struct Table {
-    rows: Vec<(String, f64, &'static str, String)>,
-}
-
-impl Table {
-    fn add(&mut self, what: impl Into<String>, value: f64, unit: &'static str, reach: impl Into<String>) {
-        let (what, reach) = (what.into(), reach.into());
-        eprintln!("{what}: {value:.3} {unit}");
-        self.rows.push((what, value, unit, reach));
-    }
-
-    fn print(&self) {
-        println!("| what | measured | reach |\n|---|---|---|");
-        for (what, value, unit, reach) in &self.rows {
-            println!("| {what} | {value:.2} {unit} | {reach} |");
-        }
-    }
-
-    fn json(&self) -> String {
-        let rows: Vec<serde_json::Value> = self
-            .rows
-            .iter()
-            .map(|(what, value, unit, reach)| serde_json::json!({ "what": what, "value": value, "unit": unit, "reach": reach }))
-            .collect();
-        serde_json::json!({ "bench": "checkpoint", "rows": rows }).to_string()
-    }
-}
-
-/// A store and its mount in a directory of their own.
-struct Bench {
-    dir: tempfile::TempDir,
-    daemon: Option<Child>,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let dir = tempfile::Builder::new().prefix("mementofs-bench-").tempdir().expect("a temporary directory");
-        fs::create_dir(dir.path().join("mnt")).expect("a mount point");
-        Self { dir, daemon: None }
-    }
-
-    fn top(&self) -> PathBuf {
-        self.dir.path().join("mnt")
-    }
-
-    fn store(&self) -> PathBuf {
-        self.dir.path().join("store")
-    }
-
-    /// Mounts and returns how long it took until a first listing was answered.
-    fn mount(&mut self) -> Duration {
-        let begun = Instant::now();
-        let child = Command::new(env!("CARGO_BIN_EXE_mementofs"))
-            .args(["mount", "-f"])
-            .args([self.store(), self.top()])
-            .env("MEMENTOFS_READY", "1")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn();
-        let mut child = child.expect("the program starts");
-        let mut line = [0; 6];
-        std::io::Read::read_exact(child.stdout.as_mut().expect("a pipe"), &mut line).expect("the mount serves");
-        assert!(fs::read_dir(self.top()).expect("a listing").count() < usize::MAX);
-        self.daemon = Some(child);
-        begun.elapsed()
-    }
-
-    fn unmount(&mut self) {
-        if let Some(mut daemon) = self.daemon.take() {
-            let _ = Command::new("kill").arg(daemon.id().to_string()).status();
-            let _ = daemon.wait();
-        }
-    }
-
-    /// Returns the resident memory of the daemon in MiB.
-    fn resident_mib(&self) -> f64 {
-        let pid = self.daemon.as_ref().expect("mounted").id();
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a resident size");
-        line.trim().trim_end_matches(" kB").parse::<f64>().expect("a number") / 1024.0
-    }
-
-    fn tell(&self, file: &str, command: &str) {
-        let mut opened = fs::File::options().write(true).open(self.top().join(".memento").join(file)).expect("a control file");
-        opened.write_all(command.as_bytes()).expect("the command succeeds");
-    }
-
-    fn says(&self, file: &str) -> String {
-        fs::read_to_string(self.top().join(".memento").join(file)).expect("a control file").trim().to_owned()
-    }
-
-    /// Returns where file number `at` of the tree is.
-    fn file(&self, at: usize, flat: bool) -> PathBuf {
-        match flat {
-            true => self.top().join(format!("f{at}")),
-            false => self.top().join(format!("d{}/e{}/f{at}", at % 31, at / 31 % 37)),
-        }
-    }
-}
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        self.unmount();
-        let _ = Command::new("umount").arg("-l").arg(self.top()).stderr(Stdio::null()).status();
-    }
-}
-
-/// Bytes that do not compress and differ by seed.
-fn noise(len: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let step = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes()
-    };
-    let mut bytes: Vec<u8> = std::iter::repeat_with(step).take(len.div_ceil(8)).flatten().collect();
-    bytes.truncate(len);
-    bytes
-}
-
-fn median(mut times: Vec<f64>) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
-}
-
-/// Runs `work` `runs` times and returns the median in milliseconds of what it says it took.
-fn median_ms(runs: usize, mut work: impl FnMut(usize) -> Duration) -> f64 {
-    median((0..runs).map(|at| work(at).as_secs_f64() * 1e3).collect())
-}
-
-fn timed(work: impl FnOnce()) -> Duration {
-    let begun = Instant::now();
-    work();
-    begun.elapsed()
 }
 
 fn one_tree(files: usize, flat: bool, quick: bool, table: &mut Table) {
@@ -366,17 +234,4 @@ fn import(files: usize, table: &mut Table) {
     let megabytes = (files * bytes_each) as f64 / 1e6;
     table.add(format!("import of {files} files, {megabytes:.0} MB"), megabytes / took, "MB/s", "150, or 5000 files/s");
     table.add("the same in files", files as f64 / took, "files/s", "");
-}
-
-fn disk_bytes(dir: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    let mut bytes = 0;
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let Ok(metadata) = entry.path().symlink_metadata() else { continue };
-        bytes += metadata.blocks() * 512;
-        if metadata.is_dir() {
-            bytes += disk_bytes(&entry.path());
-        }
-    }
-    bytes
 }
