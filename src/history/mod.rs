@@ -35,6 +35,7 @@ use crate::sys;
 use checkpointer::Checkpointer;
 use mirror::Mirror;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -55,6 +56,9 @@ pub struct History {
     unsettled: AtomicBool,
     mirror: Mirror,
     path: PathBuf,
+    /// The index beside the database. The last to go: closing a file ends all locks that this process has on it (fcntl(2)), those
+    /// of SQLite too, and the next stranger would then begin the index anew beneath our mappings.
+    _index: Option<File>,
 }
 
 impl History {
@@ -76,12 +80,12 @@ impl History {
 
     fn with_writer(path: &Path, writer: Connection) -> Result<Self, HistoryError> {
         schema::configure(&writer)?;
-        allocate_index(path);
+        let index = allocate_index(path);
         let (reader, scanner) = (Mutex::new(reading(path)?), Mutex::new(reading(path)?));
         let checkpointer = Checkpointer::start(path)?;
         let (writer, unsettled) = (Mutex::new(writer), AtomicBool::new(false));
         let (mirror, path) = (Mirror::open(path), path.to_owned());
-        let history = Self { writer, reader, scanner, checkpointer, unsettled, mirror, path };
+        let history = Self { writer, reader, scanner, checkpointer, unsettled, mirror, path, _index: index };
         history.catch_up_mirror(); // What a crash or a power cut left out.
         Ok(history)
     }
@@ -164,14 +168,16 @@ fn transact<T>(
 }
 
 /// Gives the index that SQLite maps beside the database all of its room, so that no write through the mapping meets a full
-/// disk: that would be a SIGBUS.
-fn allocate_index(path: &Path) {
+/// disk: that would be a SIGBUS. The file returned stays open as long as the database is.
+fn allocate_index(path: &Path) -> Option<File> {
     let mut index = path.as_os_str().to_owned();
     index.push("-shm");
-    let file = std::fs::File::options().write(true).open(index);
-    if let Err(err) = file.and_then(|file| sys::reserve(&file, 0, INDEX_BYTES)) {
+    let file = File::options().write(true).open(index);
+    let reserved = file.as_ref().map_or(Ok(()), |file| sys::reserve(file, 0, INDEX_BYTES));
+    if let Some(err) = reserved.err().as_ref().or(file.as_ref().err()) {
         tracing::warn!(%err, "there is no room for the index beside the database");
     }
+    file.ok()
 }
 
 /// Opens a further connection that only reads.

@@ -146,3 +146,20 @@ fn no_reader_of_the_tables_sees_part_of_a_checkpoint() {
         }
     });
 }
+
+#[test]
+fn the_daemon_keeps_its_lock_of_the_index_so_that_no_stranger_begins_it_anew() {
+    const DEAD_MAN_SWITCH: i64 = 128; // Where SQLite says that somebody has the index in use.
+    let mount = TestMount::new();
+    mount.write("file", "1");
+    mount.checkpoint("one");
+    let locked = mount.shell(&format!(
+        "python3 -c \"
+import fcntl, os, struct, sys
+index = os.open('{}', os.O_RDWR)
+asked = struct.pack('hhqqi', fcntl.F_WRLCK, os.SEEK_SET, {DEAD_MAN_SWITCH}, 1, 0)
+print(struct.unpack('hhqqi', fcntl.fcntl(index, fcntl.F_GETLK, asked))[4])\"",
+        mount.store().join("store.db-shm").display()
+    ));
+    assert_eq!(locked.trim(), mount.pid().to_string(), "the process that has it locked");
+}
