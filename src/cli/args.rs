@@ -46,11 +46,11 @@ pub struct BranchPlaceArgs {
 /// How file data moves between programs and the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum IoMode {
-    /// The best way that the machine allows.
+    /// The best way for trees of small files, on any machine: cached.
     Auto,
     /// Through the kernel's page cache, each write reaching the daemon before it returns.
     Cached,
-    /// Large files handed to the kernel.
+    /// New files handed to the kernel, which reads and writes them by itself: for large files; root only.
     Passthrough,
 }
 
@@ -218,7 +218,7 @@ pub struct MountArgs {
     pub store: PathBuf,
     /// Where it is to appear.
     pub mount_point: PathBuf,
-    /// Mount options, separated by commas: allow_other, ro, control=NAME, branch=NAME, and those of mount(8).
+    /// Mount options, separated by commas: allow_other, ro, control=NAME, branch=NAME, io=MODE, and those of mount(8).
     #[arg(short = 'o', value_name = "OPTIONS", value_delimiter = ',')]
     pub options: Vec<String>,
     /// The branch to show.

@@ -282,6 +282,10 @@ impl TestMount {
 
 impl Drop for TestMount {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let ended = self.daemon.as_mut().map(Child::try_wait);
+            eprintln!("the daemon ({ended:?}) said: {}", self.log());
+        }
         self.end();
     }
 }
