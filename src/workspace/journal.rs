@@ -65,6 +65,10 @@ impl Journal {
             }
             file => (segment, file?, HEADER_BYTES as u64),
         };
+        for earlier in segments(dir)?.into_iter().filter(|number| *number < segment) {
+            // Its daemon may have been killed before it was durable, and what follows counts on it.
+            sync.add(earlier, Arc::new(File::open(segment_path(dir, earlier))?));
+        }
         sync.add(segment, file.clone());
         Ok(Self { dir: dir.to_owned(), segment, file, offset, reserved: 0, sync, scratch: Vec::new(), off: false })
     }

@@ -69,7 +69,7 @@ impl JournalSync {
         Ok(())
     }
 
-    /// Adds a segment that was just made.
+    /// Adds a segment that was just made, or one that another process left. The oldest first.
     pub fn add(&self, segment: u64, file: Arc<File>) {
         self.shared.group.change(|segments| {
             segments.files.push((segment, file));
@@ -161,6 +161,21 @@ mod tests {
         }
         drop(told);
         assert_eq!(outcomes.iter().filter(|good| *good).count(), 500);
+    }
+
+    /// Only what the daemon itself had appended was synced, though what it replayed may not have been.
+    #[test]
+    fn what_an_earlier_process_appended_is_made_durable_too() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Journal::start(dir.path(), 1).unwrap());
+        drop(Journal::start(dir.path(), 2).unwrap());
+        let sync = Journal::start(dir.path(), 3).unwrap().sync();
+        let in_a_sync = || sync.shared.group.change(|segments| segments.take().files.iter().map(|(number, _)| *number).collect());
+        let before: Vec<u64> = in_a_sync();
+        assert_eq!(before, [1, 2, 3]);
+        sync.wait().unwrap();
+        let after: Vec<u64> = in_a_sync();
+        assert_eq!(after, [3]);
     }
 
     #[test]

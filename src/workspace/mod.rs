@@ -111,7 +111,7 @@ impl Workspace {
             tree.apply(&operation, &staging)
         })?;
         tree.drop_all_unused();
-        staging.remove_others(|number| staging.is_open(number), !replayed.damage.is_empty())?;
+        staging.release_others(|number| staging.is_open(number), !replayed.damage.is_empty())?;
         for damage in &replayed.damage {
             repository.note_trouble(damage);
         }
