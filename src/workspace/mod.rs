@@ -168,6 +168,13 @@ impl Workspace {
         HeadGuard { head, published: &self.published, _use: self.repository.using() }
     }
 
+    /// Takes the head to move the branch. Of a branch that was deleted there is nothing to move; one that was brought back since
+    /// is open anew, elsewhere.
+    fn head_to_move(&self) -> Result<HeadGuard<'_>, WorkspaceError> {
+        let head = self.head();
+        if self.live().closed { Err(WorkspaceError::NotFound("the branch".into())) } else { Ok(head) }
+    }
+
     fn published(&self) -> MutexGuard<'_, Head> {
         self.published.lock().unwrap_or_else(PoisonError::into_inner)
     }

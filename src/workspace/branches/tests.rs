@@ -118,3 +118,26 @@ fn bytes_go_only_when_the_record_that_let_go_of_them_is_durable() {
     main.sync().unwrap();
     assert_eq!(staged(), 0);
 }
+
+/// A branch that was deleted and brought back is opened anew. Whoever still had the old one moved the new one back.
+#[test]
+fn who_still_has_a_deleted_branch_open_cannot_move_the_one_that_came_back() {
+    let (_temp, branches) = store();
+    let main = branches.open("main").unwrap();
+    create(&main, "on main");
+    branches.fork(&main, None, "b", &author()).unwrap();
+    let old = branches.open("b").unwrap();
+    let start = old.newest().unwrap();
+    create(&old, "on b");
+    branches.delete("b", &main, &author()).unwrap();
+    branches.undo(&main, &author()).unwrap();
+    let back = branches.open("b").unwrap();
+    create(&back, "later");
+    let newest = back.checkpoint(&CheckpointRequest::new("later", author())).unwrap().id;
+    let mut empty = CheckpointRequest::new("empty", author());
+    empty.allow_empty = true;
+    assert!(matches!(old.checkpoint(&empty), Err(WorkspaceError::NotFound(_))));
+    assert!(matches!(old.restore(&start, None, false, &author()), Err(WorkspaceError::NotFound(_))));
+    assert!(matches!(old.undo(&author()), Err(WorkspaceError::NotFound(_))));
+    assert_eq!(branches.repository().branch("b").unwrap().head, Some(newest));
+}
