@@ -53,7 +53,7 @@ pub struct Repository {
     /// Held by the one run of gc.
     collecting: Mutex<()>,
     watch: Mutex<watch::Watch<ObjectId>>,
-    /// Shared from the appending of an object until it is pending; gc takes it to know that no object is in between.
+    /// Shared from the appending of an object until it is pending, or named; gc takes it to know that no object is in between.
     appending: RwLock<()>,
     reserve: reserve::Reserve,
     trouble: Mutex<trouble::Trouble>,
@@ -154,6 +154,7 @@ impl Repository {
             ObjectKind::Tree | ObjectKind::Root | ObjectKind::Commit => self.is_pending(&id),
         };
         if known && self.is_damaged(&id) {
+            let _appending = self.appending.read().unwrap_or_else(PoisonError::into_inner);
             self.store_again(id, kind, bytes)?; // It is known, and it is not good.
         } else if !known {
             let _appending = self.appending.read().unwrap_or_else(PoisonError::into_inner);

@@ -11,11 +11,15 @@ use crate::tree::NodeSource;
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Objects named by one transaction.
 const NAMED_AT_ONCE: usize = 10_000;
 /// Number of the branch that a store begins with.
 const FIRST_BRANCH: i64 = 1;
+/// How often the log of a rebuilt database is tried to be moved into it, and how long after the time before.
+const CLOSING_TRIES: usize = 40;
+const CLOSING_PAUSE: Duration = Duration::from_millis(50);
 /// Name of the database while it is being rebuilt.
 const FRESH: &str = "store.db.new";
 
@@ -249,7 +253,14 @@ pub(super) fn rebuild_database(
     repository.fill(salvaged, branches, said)?;
     repository.history.shrink()?;
     let wal = with_suffix(&fresh, "-wal");
-    if fs::metadata(&wal).is_ok_and(|wal| wal.len() > 0) {
+    let has_log = || fs::metadata(&wal).is_ok_and(|wal| wal.len() > 0);
+    for _ in 0..CLOSING_TRIES {
+        if has_log() {
+            std::thread::sleep(CLOSING_PAUSE); // The thread that moves the log is at it, and nobody else may be meanwhile.
+            repository.history.shrink()?;
+        }
+    }
+    if has_log() {
         return Err(RepositoryError::Other("the rebuilt database could not be closed; run it again".into()));
     }
     replace_database(&path, &fresh, said)

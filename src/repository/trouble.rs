@@ -63,3 +63,42 @@ impl Repository {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repository::InUse;
+    use crate::repository::gc::GcRules;
+    use std::os::unix::fs::FileExt;
+    use std::time::Duration;
+
+    /// gc saw the pack with the new copy before the index named it there, and took the pack.
+    #[test]
+    fn gc_leaves_the_pack_in_which_an_object_is_being_healed() {
+        let temp = tempfile::tempdir().unwrap();
+        let repository = Repository::create(&temp.path().join("store")).unwrap();
+        let bytes: Vec<u8> = (0..100_000u32).flat_map(|at| at.wrapping_mul(0x9e37_79b9).to_le_bytes()).collect();
+        let id = repository.put(ObjectKind::Blob, &bytes).unwrap();
+        let objects = repository.sync_pending().unwrap();
+        repository.history.place_objects(&objects).unwrap();
+        repository.forget_pending(&objects);
+        let (_, location) = repository.locate(&id).unwrap().unwrap();
+        let pack = std::fs::File::options().write(true).open(repository.packs.path_of(location.container)).unwrap();
+        pack.write_all_at(&[0; 100], location.offset).unwrap();
+        assert!(repository.read_object(&id).is_err());
+        let stored_bytes = || repository.packs.containers().unwrap().iter().map(|pack| pack.size_bytes).sum::<u64>();
+        let gc_looks = repository.appending.write().unwrap();
+        let before = stored_bytes();
+        std::thread::scope(|scope| {
+            let heals = scope.spawn(|| repository.put(ObjectKind::Blob, &bytes).unwrap());
+            std::thread::sleep(Duration::from_millis(200)); // Enough for one that does not wait.
+            assert_eq!(stored_bytes(), before);
+            drop(gc_looks);
+            heals.join().unwrap();
+        });
+        let rules = GcRules { grace_secs: Some(3600), ..GcRules::default() };
+        let author = crate::object::Author { uid: 0, pid: 0, command: String::new() };
+        repository.collect(&rules, &author, &InUse::default).unwrap();
+        assert!(repository.read_object(&id).unwrap() == bytes);
+    }
+}

@@ -123,7 +123,7 @@ impl Branches {
     ) -> Result<BranchRow, WorkspaceError> {
         validate_branch_name(name)?;
         self.check_free(name)?;
-        let mut head = from.head(); // Held until the fork is named: gc leaves what it begins with.
+        let mut head = from.head_to_move()?; // Held until the fork is named: gc leaves what it begins with.
         let (commit, root) = match at {
             Some(commit) => (Some(*commit), self.repository.commit(commit)?.root_tree),
             None => from.standing(&mut head, &format!("before fork {name}"), author)?,
@@ -146,8 +146,8 @@ impl Branches {
             return Ok(());
         }
         let workspace = self.open_row(row.clone())?;
-        let mut head = workspace.head();
-        let row = self.repository.branch(name)?; // It may have moved until the head was ours.
+        let mut head = workspace.head_to_move()?;
+        let row = self.repository.history().living_branch(row.id)?; // It may have moved until the head was ours.
         self.repository.history().rename_branch(&row, new_name, author)?;
         head.branch = new_name.to_owned();
         workspace.note_standing(&mut workspace.live(), new_name, head.commit, head.live_root, row.journal_seq);
@@ -166,7 +166,7 @@ impl Branches {
         }
         self.check_unused(&row)?;
         let workspace = self.open_row(row)?;
-        let mut head = workspace.head();
+        let mut head = workspace.head_to_move()?;
         let name = head.branch.clone(); // It may have been renamed until the head was ours.
         let (commit, root) = workspace.standing(&mut head, &format!("before deleting {name}"), author)?;
         workspace.close(true)?;
@@ -233,7 +233,8 @@ impl Branches {
         let names: Vec<String> = targets.iter().map(|(workspace, _)| workspace.branch()).collect();
         let cause = Cause { operation: "restore", author, detail: serde_json::json!({ "branches": names }) };
         let legs = targets.iter().zip(&destinations);
-        let mut legs: Vec<Leg<'_>> = legs.map(|((workspace, _), to)| Leg::new(workspace, workspace.head(), to)).collect();
+        let legs = legs.map(|((workspace, _), to)| Ok(Leg::new(workspace, workspace.head_to_move()?, to)));
+        let mut legs = legs.collect::<Result<Vec<Leg<'_>>, WorkspaceError>>()?;
         let moved = move_all(&mut legs, &cause)?;
         drop(legs);
         Ok(targets.into_iter().map(|(workspace, _)| workspace).zip(moved).collect())

@@ -85,7 +85,7 @@ impl Pending {
 impl Workspace {
     /// Takes a checkpoint. When this returns it survives a power cut, complete.
     pub fn checkpoint(&self, request: &CheckpointRequest) -> Result<Checkpoint, WorkspaceError> {
-        let mut head = self.head();
+        let mut head = self.head_to_move()?;
         check_expected(&head, request.expect.as_ref())?;
         self.repository.check_labels(request.name.as_deref(), &request.links)?;
         self.checkpoint_at(&mut head, request)
@@ -209,7 +209,7 @@ impl Workspace {
 
     /// Seals what is dirty, so that recovery is short and the sealed state is current.
     pub fn seal_now(&self) -> Result<ObjectId, WorkspaceError> {
-        let mut head = self.head();
+        let mut head = self.head_to_move()?;
         self.making_room(|| {
             let pending = self.seal()?;
             self.record_seal(&mut head, pending)

@@ -76,7 +76,7 @@ impl JournalSync {
         Ok(())
     }
 
-    /// Adds a segment that was just made.
+    /// Adds a segment that was just made, or one that another process left. The oldest first.
     pub fn add(&self, segment: u64, file: Arc<File>) {
         self.shared.group.change(|segments| {
             segments.files.push((segment, file));

@@ -67,7 +67,7 @@ struct Outcome {
 impl Workspace {
     /// Merges a state into this branch. All or nothing, and `undo` takes it back.
     pub fn merge(&self, request: &MergeRequest) -> Result<Merged, WorkspaceError> {
-        let mut head = self.head();
+        let mut head = self.head_to_move()?;
         let source = &request.source;
         let base = self.merge_base(&head, source)?;
         let base_root = self.repository.commit(&base)?.root_tree;

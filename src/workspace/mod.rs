@@ -118,7 +118,7 @@ impl Workspace {
         })?;
         tree.take_over();
         tree.drop_all_unused();
-        staging.remove_others(|number| staging.is_open(number), !replayed.damage.is_empty())?;
+        staging.release_others(|number| staging.is_open(number), !replayed.damage.is_empty())?;
         for damage in &replayed.damage {
             repository.note_trouble(damage);
         }
@@ -182,6 +182,13 @@ impl Workspace {
         let _waits = watchdog::waits_for("the checkpoint or restore before it");
         let head = self.head.lock().unwrap_or_else(PoisonError::into_inner);
         HeadGuard { head, published: &self.published, _use: self.repository.using() }
+    }
+
+    /// Takes the head to move the branch. Of a branch that was deleted there is nothing to move; one that was brought back since
+    /// is open anew, elsewhere.
+    fn head_to_move(&self) -> Result<HeadGuard<'_>, WorkspaceError> {
+        let head = self.head();
+        if self.live().closed { Err(WorkspaceError::NotFound("the branch".into())) } else { Ok(head) }
     }
 
     fn published(&self) -> MutexGuard<'_, Head> {

@@ -61,7 +61,7 @@ impl Workspace {
         dry_run: bool,
         author: &Author,
     ) -> Result<Restored, WorkspaceError> {
-        let mut head = self.head();
+        let mut head = self.head_to_move()?;
         let root = self.repository.commit(commit)?.root_tree;
         if let Some(path) = path {
             self.check_path(&root, path)?;
@@ -90,7 +90,7 @@ impl Workspace {
     }
 
     fn undo_once(&self, author: &Author) -> Result<Restored, WorkspaceError> {
-        let head = self.head();
+        let head = self.head_to_move()?;
         let plan = self.plan_undo()?;
         if plan.branch.is_some() {
             return Err(WorkspaceError::Busy("a branch was deleted or brought back meanwhile; try again".into()));
@@ -121,7 +121,9 @@ impl Workspace {
         make: &dyn Fn(&ObjectId) -> Result<ObjectId, WorkspaceError>,
     ) -> Result<Restored, WorkspaceError> {
         let cause = Cause { operation, author, detail: serde_json::json!({}) };
-        self.move_to(self.head(), &cause, &|head| Ok(Target { commit: head.commit, root: make(&head.live_root)?, source: None }))
+        self.move_to(self.head_to_move()?, &cause, &|head| {
+            Ok(Target { commit: head.commit, root: make(&head.live_root)?, source: None })
+        })
     }
 
     fn check_path(&self, root: &ObjectId, path: &[Name]) -> Result<(), WorkspaceError> {

@@ -282,8 +282,10 @@ impl StagingDir {
         Ok(())
     }
 
-    /// Removes every file whose number `needed` does not name, or keeps it beside the others when `set_aside`.
-    pub fn remove_others(&self, needed: impl Fn(u64) -> bool, set_aside: bool) -> io::Result<()> {
+    /// Releases every file whose number `needed` does not name, or keeps it beside the others when `set_aside`.
+    ///
+    /// The records that let go of them were written by another process, and may not be durable yet.
+    pub fn release_others(&self, needed: impl Fn(u64) -> bool, set_aside: bool) -> io::Result<()> {
         let mut aside = None;
         for entry in fs::read_dir(&self.dir)? {
             let entry = entry?;
@@ -297,7 +299,10 @@ impl StagingDir {
                 };
                 fs::rename(entry.path(), target.join(entry.file_name()))?;
             } else {
-                fs::remove_file(entry.path())?;
+                match number_of(&entry.file_name()) {
+                    Some(number) => self.released().push(number),
+                    None => fs::remove_file(entry.path())?,
+                }
             }
         }
         Ok(())

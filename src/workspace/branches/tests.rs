@@ -96,3 +96,48 @@ fn a_checkpoint_stays_when_the_names_of_newer_segments_never_reached_the_disk() 
     assert_eq!(main.newest(), Some(newest));
     assert!(main.lookup(ROOT, &Name::new(b"second").unwrap()).unwrap().is_some());
 }
+
+/// A file that was synced and then removed came back empty after a power cut: the next mount had removed its bytes while the record of
+/// the removal, which the daemon that was killed had written, was not durable.
+#[test]
+fn bytes_go_only_when_the_record_that_let_go_of_them_is_durable() {
+    let (temp, branches) = store();
+    let store = temp.path().join("store");
+    let main = branches.open("main").unwrap();
+    create(&main, "large");
+    let name = Name::new(b"large").unwrap();
+    let ino = main.lookup(ROOT, &name).unwrap().unwrap().ino;
+    main.write_all(ino, 0, &[1; 1 << 20], false).unwrap();
+    main.sync_file(ino).unwrap();
+    main.unlink(ROOT, &name).unwrap();
+    drop((main, branches)); // As when it is killed: nothing is written any more.
+    let main = Branches::new(Repository::open(&store).unwrap()).open("main").unwrap();
+    assert!(main.lookup(ROOT, &name).unwrap().is_none());
+    let staged = || std::fs::read_dir(store.join("staging/1")).unwrap().count();
+    assert_eq!(staged(), 1);
+    main.sync().unwrap();
+    assert_eq!(staged(), 0);
+}
+
+/// A branch that was deleted and brought back is opened anew. Whoever still had the old one moved the new one back.
+#[test]
+fn who_still_has_a_deleted_branch_open_cannot_move_the_one_that_came_back() {
+    let (_temp, branches) = store();
+    let main = branches.open("main").unwrap();
+    create(&main, "on main");
+    branches.fork(&main, None, "b", &author()).unwrap();
+    let old = branches.open("b").unwrap();
+    let start = old.newest().unwrap();
+    create(&old, "on b");
+    branches.delete("b", &main, &author()).unwrap();
+    branches.undo(&main, &author()).unwrap();
+    let back = branches.open("b").unwrap();
+    create(&back, "later");
+    let newest = back.checkpoint(&CheckpointRequest::new("later", author())).unwrap().id;
+    let mut empty = CheckpointRequest::new("empty", author());
+    empty.allow_empty = true;
+    assert!(matches!(old.checkpoint(&empty), Err(WorkspaceError::NotFound(_))));
+    assert!(matches!(old.restore(&start, None, false, &author()), Err(WorkspaceError::NotFound(_))));
+    assert!(matches!(old.undo(&author()), Err(WorkspaceError::NotFound(_))));
+    assert_eq!(branches.repository().branch("b").unwrap().head, Some(newest));
+}
