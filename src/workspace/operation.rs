@@ -1,5 +1,9 @@
 //! One change of the live tree, as a value: it is journaled, then applied by one function, and replayed by the same.
 
+mod left;
+
+pub(crate) use left::Left;
+
 use super::share::Shared;
 use crate::object::{Content, DecodeError, EntryKind, Name, Reader, Timestamp, Writer, Xattrs, decode_xattrs, encode_xattrs};
 
@@ -72,6 +76,8 @@ pub(crate) enum Operation {
     Remove { parent: u64, name: Name, time: Timestamp },
     /// A name moves, over an existing one if there is one.
     Rename { parent: u64, name: Name, new_parent: u64, new_name: Name, time: Timestamp },
+    /// A name moves likewise, and a new file takes its place.
+    RenameLeaving { parent: u64, name: Name, new_parent: u64, new_name: Name, left: Left, time: Timestamp },
     /// Two names change places.
     Exchange { parent: u64, name: Name, new_parent: u64, new_name: Name, time: Timestamp },
     /// Mode, owner, times or size.
@@ -97,9 +103,9 @@ impl Operation {
             Self::BindLink { .. } => (None, None),
             Self::Bind { parent, .. } | Self::Create { parent, .. } | Self::Remove { parent, .. } => (Some(*parent), None),
             Self::Link { identity, parent, .. } => (Some(*identity), Some(*parent)),
-            Self::Rename { parent, new_parent, .. } | Self::Exchange { parent, new_parent, .. } => {
-                (Some(*parent), Some(*new_parent))
-            }
+            Self::Rename { parent, new_parent, .. }
+            | Self::RenameLeaving { parent, new_parent, .. }
+            | Self::Exchange { parent, new_parent, .. } => (Some(*parent), Some(*new_parent)),
             Self::SetAttributes { identity, .. }
             | Self::SetXattr { identity, .. }
             | Self::Write { identity, .. }
@@ -157,6 +163,13 @@ impl Operation {
                 w.u8(6);
                 encode_place(*parent, name, w);
                 encode_place(*new_parent, new_name, w);
+                time.encode(w);
+            }
+            Self::RenameLeaving { parent, name, new_parent, new_name, left, time } => {
+                w.u8(16);
+                encode_place(*parent, name, w);
+                encode_place(*new_parent, new_name, w);
+                left.encode(w);
                 time.encode(w);
             }
             Self::Exchange { parent, name, new_parent, new_name, time } => {
@@ -253,6 +266,12 @@ impl Operation {
                 } else {
                     Self::Exchange { parent, name, new_parent, new_name, time }
                 }
+            }
+            16 => {
+                let (parent, name) = decode_place(r)?;
+                let (new_parent, new_name) = decode_place(r)?;
+                let left = Left::decode(r)?;
+                Self::RenameLeaving { parent, name, new_parent, new_name, left, time: Timestamp::decode(r)? }
             }
             8 => Self::SetAttributes { identity: r.uint()?, change: AttributeChange::decode(r)?, time: Timestamp::decode(r)? },
             9 => {
