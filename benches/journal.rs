@@ -75,7 +75,7 @@ fn operations(workspace: &Workspace, round: usize, count: usize) -> Vec<(&'stati
     });
     timed("setxattr", &mut |at| workspace.set_xattr(files[at], b"user.a", b"value", XattrMode::Set).expect("setxattr"));
     timed("rename", &mut |at| {
-        workspace.rename(directory, &names[at], directory, &moved[at], RenameMode::Replace).expect("rename");
+        workspace.rename(directory, &names[at], directory, &moved[at], RenameMode::Replace, None).expect("rename");
     });
     timed("unlink", &mut |at| workspace.unlink(directory, &moved[at]).expect("unlink"));
     files.iter().for_each(|ino| workspace.forget(*ino, 1));

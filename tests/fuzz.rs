@@ -112,8 +112,10 @@ fn work(workspace: &Workspace, prefix: &str) {
     workspace.set_xattr(file, b"user.a", b"value", XattrMode::Set).unwrap();
     workspace.set_xattr(file, b"user.b", b"", XattrMode::Set).unwrap();
     workspace.link(file, directory, &name("link")).unwrap();
-    workspace.rename(directory, &name("3"), ROOT, &name("moved"), RenameMode::Replace).unwrap();
-    workspace.rename(directory, &name("4"), ROOT, &name("moved"), RenameMode::Exchange).unwrap();
+    workspace.rename(directory, &name("3"), ROOT, &name("moved"), RenameMode::Replace, None).unwrap();
+    workspace.rename(directory, &name("4"), ROOT, &name("moved"), RenameMode::Exchange, None).unwrap();
+    let whiteout = Some(NewNode { mode: 0, device: 0, ..node(EntryKind::CharDevice) });
+    workspace.rename(directory, &name("6"), ROOT, &name("left"), RenameMode::Replace, whiteout).unwrap();
     workspace.unlink(directory, &name("5")).unwrap();
 }
 

@@ -161,7 +161,7 @@ impl World {
         }
         if let Some(bytes) = self.live.remove(&from) {
             let ((parent, name), (new_parent, new_name)) = (self.place(from), self.place(to));
-            self.workspace().rename(parent, &name, new_parent, &new_name, RenameMode::Replace).unwrap();
+            self.workspace().rename(parent, &name, new_parent, &new_name, RenameMode::Replace, None).unwrap();
             self.live.insert(to, bytes);
         }
     }

@@ -76,6 +76,12 @@ class Side:
         if slot in self.slots:
             os.close(self.slots[slot])
         self.slots[slot] = fd
+        self.forget_allocated(os.fstat(fd))
+
+    def forget_allocated(self, info):
+        """A file without bytes has no holes; ext4 uses the numbers of removed files again."""
+        if info.st_size == info.st_blocks == 0:
+            self.allocated.discard(info.st_ino)
 
     def close_slot(self, slot):
         os.close(self.fd(slot))
@@ -95,9 +101,11 @@ class Side:
 
     def truncate(self, path, size):
         os.truncate(self.path(path), size)
+        self.forget_allocated(os.stat(self.path(path)))
 
     def ftruncate(self, slot, size):
         os.ftruncate(self.fd(slot), size)
+        self.forget_allocated(os.fstat(self.fd(slot)))
 
     def fallocate(self, slot, mode, offset, length):
         fd = self.fd(slot)
@@ -509,7 +517,7 @@ def tree_difference(one, two):
         if blocks[1] < blocks[0]:
             blocks = blocks[0], settled_blocks(two.path(path))
         if not data // 512 <= blocks[0] <= blocks[1]:
-            return f"{path!r}: {data} bytes of data, {blocks[0]} blocks against {blocks[1]}"
+            return f"{path!r}: {data} bytes of data, {blocks[0]} blocks against {blocks[1]}; data at {mine.get('holes')} against {theirs.get('holes')}"
         unequal = {key: (mine.get(key), theirs.get(key)) for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)}
         if unequal:
             return f"{path!r}: {unequal}"

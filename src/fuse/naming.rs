@@ -1,7 +1,7 @@
 //! Requests that make, move and remove names: done in one call, then forgotten by the other views of the branch.
 
 use super::filesystem::MementoFilesystem;
-use super::translate::{refused, rename_mode};
+use super::translate::{refused, rename_mode, whiteout};
 use super::view::{Answering, View};
 use crate::object::Name;
 use crate::workspace::{Attributes, Ino, NewNode, Stale};
@@ -86,11 +86,13 @@ impl MementoFilesystem {
 
     pub(super) fn move_name(
         &self,
+        request: &Request,
         (parent, name): (INodeNo, &OsStr),
         (new_parent, new_name): (INodeNo, &OsStr),
         flags: RenameFlags,
     ) -> Result<Done<()>, Errno> {
-        let mode = rename_mode(flags)?;
+        let (mode, leaves_whiteout) = rename_mode(flags)?;
+        let left = leaves_whiteout.then(|| whiteout(request));
         let ((view, parent), (other, new_parent)) = (self.file(parent)?, self.file(new_parent)?);
         if view.number() != other.number() {
             return Err(Errno::EXDEV); // Two branches are two file systems.
@@ -99,7 +101,7 @@ impl MementoFilesystem {
         let new_name = self.old_name(new_parent, new_name)?;
         let places = [(parent, &name), (new_parent, &new_name)];
         let children: Vec<Ino> = places.iter().filter_map(|(parent, name)| child_if_shared(&view, *parent, name)).collect();
-        view.workspace.rename(parent, &name, new_parent, &new_name, mode).map_err(refused("rename", parent))?;
+        view.workspace.rename(parent, &name, new_parent, &new_name, mode, left).map_err(refused("rename", parent))?;
         Ok(Done::new(Answering::of(view), (), &places, &children))
     }
 

@@ -204,7 +204,7 @@ impl Filesystem for MementoFilesystem {
             };
             return self.command(view, reply, work, reply::empty);
         }
-        reply::done(reply, guarded("rename", || self.move_name((parent, name), (new_parent, new_name), flags)));
+        reply::done(reply, guarded("rename", || self.move_name(request, (parent, name), (new_parent, new_name), flags)));
     }
 
     fn link(&self, _request: &Request, ino: INodeNo, new_parent: INodeNo, new_name: &OsStr, reply: ReplyEntry) {

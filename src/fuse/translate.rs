@@ -2,9 +2,11 @@
 
 use super::errno::{errno_of, errno_of_command};
 use crate::control::{Caller, CommandError};
-use crate::object::{Name, Timestamp};
+use crate::object::{EntryKind, Name, Timestamp};
 use crate::watchdog;
-use crate::workspace::{ACL_ACCESS, ACL_DEFAULT, AttributeChange, Ino, RangeChange, RenameMode, WorkspaceError, XattrMode};
+use crate::workspace::{
+    ACL_ACCESS, ACL_DEFAULT, AttributeChange, Ino, NewNode, RangeChange, RenameMode, WorkspaceError, XattrMode,
+};
 use fuser::{Errno, RenameFlags, Request, TimeOrNow};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -85,14 +87,21 @@ pub(super) fn stripped(mode: u32) -> u32 {
     if mode & GROUP_EXECUTE != 0 { mode & !SETGID } else { mode }
 }
 
-/// Returns how a rename treats what stands at the new name.
-pub(super) fn rename_mode(flags: RenameFlags) -> Result<RenameMode, Errno> {
-    match flags {
-        flags if flags.is_empty() => Ok(RenameMode::Replace),
-        RenameFlags::RENAME_NOREPLACE => Ok(RenameMode::NoReplace),
-        RenameFlags::RENAME_EXCHANGE => Ok(RenameMode::Exchange),
+/// Returns how a rename treats what stands at the new name, and whether a whiteout is left at the old one.
+pub(super) fn rename_mode(flags: RenameFlags) -> Result<(RenameMode, bool), Errno> {
+    let leaves = flags.contains(RenameFlags::RENAME_WHITEOUT);
+    match flags.difference(RenameFlags::RENAME_WHITEOUT) {
+        flags if flags.is_empty() => Ok((RenameMode::Replace, leaves)),
+        RenameFlags::RENAME_NOREPLACE => Ok((RenameMode::NoReplace, leaves)),
+        RenameFlags::RENAME_EXCHANGE if !leaves => Ok((RenameMode::Exchange, false)),
         _ => Err(Errno::EINVAL),
     }
+}
+
+/// Returns what an overlay takes for "nothing is here": a device without a number, which belongs to the caller.
+pub(super) fn whiteout(request: &Request) -> NewNode {
+    let (uid, gid) = (request.uid(), request.gid());
+    NewNode { kind: EntryKind::CharDevice, mode: 0, uid, gid, device: 0, target: Box::default() }
 }
 
 /// Returns whether an extended attribute may, must or must not exist already.
@@ -101,6 +110,7 @@ pub(super) fn xattr_mode(flags: i32) -> Result<XattrMode, Errno> {
         0 => Ok(XattrMode::Set),
         libc::XATTR_CREATE => Ok(XattrMode::Create),
         libc::XATTR_REPLACE => Ok(XattrMode::Replace),
+        flags if flags == libc::XATTR_CREATE | libc::XATTR_REPLACE => Ok(XattrMode::CreateAndReplace),
         _ => Err(Errno::EINVAL),
     }
 }

@@ -42,6 +42,10 @@ impl LiveTree {
             Operation::Link { name, time, .. } => self.apply_link(first, second, name, *time),
             Operation::Remove { name, time, .. } => self.apply_remove(first, name, *time),
             Operation::Rename { name, new_name, time, .. } => self.apply_rename(first, name, second, new_name, *time),
+            Operation::RenameLeaving { name, new_name, left, time, .. } => {
+                self.apply_rename(first, name, second, new_name, *time)?;
+                self.apply_create(first, name, new_inode(left.identity, &left.node, &left.xattrs, *time))
+            }
             Operation::Exchange { name, new_name, time, .. } => self.apply_exchange(first, name, second, new_name, *time),
             Operation::SetAttributes { change, time, .. } => self.apply_attributes(first, change, *time),
             Operation::SetXattr { name, value, time, .. } => self.apply_xattr(first, name, value.as_deref(), *time),

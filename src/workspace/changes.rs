@@ -2,15 +2,17 @@
 
 use super::acl;
 use super::error::WorkspaceError;
-use super::file::{BLOCK_BYTES, FileBody, SMALL_BYTES_MAX};
+use super::file::{BLOCK_BYTES, FileBody, SMALL_BYTES_MAX, Source};
 use super::inode::{Attributes, Body, Ino, Inode, ROOT};
 use super::journal::Journal;
 use super::live::LiveTree;
 use super::opens::Opens;
-use super::operation::{AttributeChange, NewNode, Operation, RangeChange, RangeOptions};
+use super::operation::{AttributeChange, Left, NewNode, Operation, RangeChange, RangeOptions};
 use super::staging::StagingDir;
-use crate::object::{Content, EntryKind, Name, Timestamp};
+use crate::object::{Content, EntryKind, Name, Timestamp, Xattrs};
 use std::collections::HashMap;
+use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Largest length of a file.
@@ -41,6 +43,8 @@ pub enum XattrMode {
     Create,
     /// That it exists.
     Replace,
+    /// Both, which never is.
+    CreateAndReplace,
 }
 
 /// The live tree with the journal that protects it: what the workspace's one lock covers.
@@ -149,6 +153,22 @@ impl Live {
 
     /// Creates a file of any kind; `umask` counts unless the directory has a default ACL.
     pub fn create(&mut self, parent: Ino, name: &Name, mut node: NewNode, umask: u32) -> Result<Ino, WorkspaceError> {
+        let xattrs = self.inherit(parent, &mut node, umask)?;
+        if self.tree.child(parent, name)?.is_some() {
+            return Err(WorkspaceError::Exists(name.to_string()));
+        }
+        let identity = self.tree.take_identity()?;
+        let (parent_identity, time) = (self.identity(parent)?, Timestamp::now());
+        let operation = Operation::Create { parent: parent_identity, name: name.clone(), identity, node, xattrs, time };
+        self.perform(&operation, &[parent])?;
+        let segment = self.journal.segment();
+        let ino = self.tree.number_of(identity);
+        self.tree.inode_mut(ino)?.bound_in = segment;
+        Ok(ino)
+    }
+
+    /// Gives a new file what it has from its directory: the group, and modes and lists from a default ACL.
+    fn inherit(&self, parent: Ino, node: &mut NewNode, umask: u32) -> Result<Xattrs, WorkspaceError> {
         let directory = self.open_directory(parent)?;
         if directory.mode & SETGID != 0 {
             node.gid = directory.gid;
@@ -162,17 +182,7 @@ impl Live {
             Some(default) => (node.mode, xattrs) = acl::inherited(default, node.mode, node.kind == EntryKind::Directory),
             None => node.mode &= !umask,
         }
-        if self.tree.child(parent, name)?.is_some() {
-            return Err(WorkspaceError::Exists(name.to_string()));
-        }
-        let identity = self.tree.take_identity()?;
-        let (parent_identity, time) = (self.identity(parent)?, Timestamp::now());
-        let operation = Operation::Create { parent: parent_identity, name: name.clone(), identity, node, xattrs, time };
-        self.perform(&operation, &[parent])?;
-        let segment = self.journal.segment();
-        let ino = self.tree.number_of(identity);
-        self.tree.inode_mut(ino)?.bound_in = segment;
-        Ok(ino)
+        Ok(xattrs)
     }
 
     /// Gives a file a further name.
@@ -214,7 +224,7 @@ impl Live {
         self.tree.child(parent, name)?.ok_or_else(|| WorkspaceError::NotFound(name.to_string()))
     }
 
-    /// Moves a name.
+    /// Moves a name, and leaves `whiteout` in its place if there is one.
     pub fn rename(
         &mut self,
         parent: Ino,
@@ -222,6 +232,7 @@ impl Live {
         new_parent: Ino,
         new_name: &Name,
         mode: RenameMode,
+        whiteout: Option<NewNode>,
     ) -> Result<(), WorkspaceError> {
         let ino = self.existing(parent, name)?;
         self.open_directory(new_parent)?;
@@ -241,9 +252,14 @@ impl Live {
         }
         let (from, to) = (self.identity(parent)?, self.identity(new_parent)?);
         let (name, new_name, time) = (name.clone(), new_name.clone(), Timestamp::now());
-        let operation = match mode {
-            RenameMode::Exchange => Operation::Exchange { parent: from, name, new_parent: to, new_name, time },
-            _ => Operation::Rename { parent: from, name, new_parent: to, new_name, time },
+        let operation = match (mode, whiteout) {
+            (RenameMode::Exchange, _) => Operation::Exchange { parent: from, name, new_parent: to, new_name, time },
+            (_, None) => Operation::Rename { parent: from, name, new_parent: to, new_name, time },
+            (_, Some(mut node)) => {
+                let xattrs = self.inherit(parent, &mut node, 0)?;
+                let left = Left { identity: self.tree.take_identity()?, node, xattrs };
+                Operation::RenameLeaving { parent: from, name, new_parent: to, new_name, left, time }
+            }
         };
         self.perform(&operation, &[parent, new_parent])
     }
@@ -291,13 +307,18 @@ impl Live {
         let xattrs = inode.xattrs.as_deref();
         let old = xattrs.and_then(|xattrs| xattrs.get(name));
         match (mode, old) {
-            (XattrMode::Create, Some(_)) => return Err(WorkspaceError::Exists("extended attribute".into())),
-            (XattrMode::Replace, None) => return Err(WorkspaceError::NoData("extended attribute")),
+            (XattrMode::Create | XattrMode::CreateAndReplace, Some(_)) => {
+                return Err(WorkspaceError::Exists("extended attribute".into()));
+            }
+            (XattrMode::Replace | XattrMode::CreateAndReplace, None) => return Err(WorkspaceError::NoData("extended attribute")),
             _ => {}
         }
         if matches!(name, acl::ACCESS | acl::DEFAULT) {
-            if acl::Acl::parse(value).is_none() {
+            let Some(list) = acl::Acl::parse(value) else {
                 return Err(WorkspaceError::Invalid("not an access control list".into()));
+            };
+            if name == acl::ACCESS && old.is_none() && list.is_minimal() && list.mode(inode.mode) == inode.mode {
+                return Ok(()); // It says what the mode says: not even ctime moves, as on ext4.
             }
             if value.len() > acl::ACL_BYTES_MAX {
                 return Err(WorkspaceError::TooLarge);
@@ -398,9 +419,26 @@ impl Live {
         if self.tree.plain(ino).is_some() {
             return self.change_plain_range(ino, offset..end, change, options);
         }
+        if change != RangeChange::Punch {
+            self.check_room(ino, offset..end)?;
+        }
         self.fetch(ino)?;
         let (identity, time) = (self.identity(ino)?, Timestamp::now());
         self.perform(&Operation::ChangeRange { identity, offset, len, change, options, time }, &[ino])
+    }
+
+    /// Refuses to give space to what has none in `range` when the disk has less than that.
+    fn check_room(&self, ino: Ino, range: Range<u64>) -> Result<(), WorkspaceError> {
+        let body = self.regular(ino)?;
+        let holes = body.pieces(range.clone()).into_iter().filter(|piece| matches!(piece.source, Source::Hole));
+        let holes: u64 = holes.map(|piece| piece.range.end - piece.range.start).sum();
+        let needed = holes + range.end.saturating_sub(body.size_bytes().max(range.start));
+        let space = self.tree.repository.space()?;
+        if needed > space.blocks_available.saturating_mul(u64::from(space.block_bytes)) {
+            let full = io::Error::from_raw_os_error(libc::ENOSPC);
+            return Err(WorkspaceError::io("room for a range")(full));
+        }
+        Ok(())
     }
 
     /// Makes sure that the sealed content of a file can be had, before a change of it is journaled: one that could not be

@@ -189,7 +189,7 @@ impl Layered {
                 }
             }
         }
-        self.extents.set(holes.start..holes.end.min(size_bytes), Fill::Hole);
+        self.extents.set(holes, Fill::Hole); // Behind the end too: an allocated block would show when the file grows.
     }
 
     fn data_bytes(&self) -> u64 {
@@ -299,6 +299,8 @@ mod tests {
         assert_eq!(holes(&layered), [(0, 8192)], "part of a block is made zeros");
         layered.punch(8192..9000);
         assert_eq!(holes(&layered), [(0, 8192), (8192, 8500)], "a range that goes beyond the end has all of the last block");
+        layered.written(30_000..30_010);
+        assert_eq!(holes(&layered), [(0, 8192), (8192, 12_288), (12_288, 28_672)], "nor is any of it there when the file grows");
     }
 
     #[test]

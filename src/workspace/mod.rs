@@ -288,7 +288,7 @@ impl Workspace {
         self.live_to_change().remove(parent, name, true)
     }
 
-    /// Moves a name.
+    /// Moves a name, and leaves `whiteout` in its place if there is one.
     pub fn rename(
         &self,
         parent: Ino,
@@ -296,8 +296,9 @@ impl Workspace {
         new_parent: Ino,
         new_name: &Name,
         mode: RenameMode,
+        whiteout: Option<NewNode>,
     ) -> Result<(), WorkspaceError> {
-        self.live_to_change().rename(parent, name, new_parent, new_name, mode)
+        self.live_to_change().rename(parent, name, new_parent, new_name, mode, whiteout)
     }
 
     /// Changes mode, owner, times or size.

@@ -1,7 +1,13 @@
 //! One change of the live tree, as a value: it is journaled, then applied by one function, and replayed by the same.
 
+mod left;
+mod resting;
+
+pub(crate) use left::Left;
+pub use resting::Resting;
+
 use super::share::Shared;
-use crate::object::{Content, DecodeError, EntryKind, Name, Reader, Timestamp, Writer, Xattrs, decode_xattrs, encode_xattrs};
+use crate::object::{DecodeError, EntryKind, Name, Reader, Timestamp, Writer, Xattrs, decode_xattrs, encode_xattrs};
 
 /// Which attributes a `SetAttributes` changes; absent ones stay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,15 +54,6 @@ pub enum RangeChange {
     Allocate,
 }
 
-/// What a file holds that was all of a staging file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Resting {
-    /// These bytes.
-    Bytes(Box<[u8]>),
-    /// What is sealed of it.
-    Sealed(Shared),
-}
-
 /// What else a change of a range does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RangeOptions {
@@ -81,6 +78,8 @@ pub(crate) enum Operation {
     Remove { parent: u64, name: Name, time: Timestamp },
     /// A name moves, over an existing one if there is one.
     Rename { parent: u64, name: Name, new_parent: u64, new_name: Name, time: Timestamp },
+    /// A name moves likewise, and a new file takes its place.
+    RenameLeaving { parent: u64, name: Name, new_parent: u64, new_name: Name, left: Left, time: Timestamp },
     /// Two names change places.
     Exchange { parent: u64, name: Name, new_parent: u64, new_name: Name, time: Timestamp },
     /// Mode, owner, times or size.
@@ -111,9 +110,9 @@ impl Operation {
             Self::BindLink { .. } => (None, None),
             Self::Bind { parent, .. } | Self::Create { parent, .. } | Self::Remove { parent, .. } => (Some(*parent), None),
             Self::Link { identity, parent, .. } => (Some(*identity), Some(*parent)),
-            Self::Rename { parent, new_parent, .. } | Self::Exchange { parent, new_parent, .. } => {
-                (Some(*parent), Some(*new_parent))
-            }
+            Self::Rename { parent, new_parent, .. }
+            | Self::RenameLeaving { parent, new_parent, .. }
+            | Self::Exchange { parent, new_parent, .. } => (Some(*parent), Some(*new_parent)),
             Self::SetAttributes { identity, .. }
             | Self::SetXattr { identity, .. }
             | Self::Write { identity, .. }
@@ -175,6 +174,13 @@ impl Operation {
                 encode_place(*new_parent, new_name, w);
                 time.encode(w);
             }
+            Self::RenameLeaving { parent, name, new_parent, new_name, left, time } => {
+                w.u8(19);
+                encode_place(*parent, name, w);
+                encode_place(*new_parent, new_name, w);
+                left.encode(w);
+                time.encode(w);
+            }
             Self::Exchange { parent, name, new_parent, new_name, time } => {
                 w.u8(7);
                 encode_place(*parent, name, w);
@@ -232,14 +238,11 @@ impl Operation {
                 changed.encode(w);
             }
             Self::Rest { identity, content, mtime, ctime } => {
-                w.u8(if matches!(content, Resting::Bytes(_)) { 17 } else { 18 });
+                w.u8(content.tag());
                 w.uint(*identity);
                 mtime.encode(w);
                 ctime.encode(w);
-                match content {
-                    Resting::Bytes(bytes) => w.bytes(bytes),
-                    Resting::Sealed(shared) => shared.encode(w),
-                }
+                content.encode(w);
             }
             Self::Share { identity, shared, strip_privileges, time } => {
                 w.u8(15);
@@ -285,6 +288,12 @@ impl Operation {
                 } else {
                     Self::Exchange { parent, name, new_parent, new_name, time }
                 }
+            }
+            19 => {
+                let (parent, name) = decode_place(r)?;
+                let (new_parent, new_name) = decode_place(r)?;
+                let left = Left::decode(r)?;
+                Self::RenameLeaving { parent, name, new_parent, new_name, left, time: Timestamp::decode(r)? }
             }
             8 => Self::SetAttributes { identity: r.uint()?, change: AttributeChange::decode(r)?, time: Timestamp::decode(r)? },
             9 => {
@@ -334,11 +343,10 @@ impl Operation {
                 Self::Share { identity, shared, strip_privileges: decode_bool(r)?, time: Timestamp::decode(r)? }
             }
             16 => Self::Hand { identity: r.uint()?, staging: r.uint()?, changed: Timestamp::decode(r)? },
-            tag @ (17 | 18) => {
+            tag @ (Resting::BYTES | Resting::SEALED) => {
                 let identity = r.uint()?;
                 let (mtime, ctime) = (Timestamp::decode(r)?, Timestamp::decode(r)?);
-                let content = if tag == 17 { Resting::Bytes(r.bytes()?.into()) } else { Resting::Sealed(Shared::decode(r)?) };
-                Self::Rest { identity, content, mtime, ctime }
+                Self::Rest { identity, content: Resting::decode(tag, r)?, mtime, ctime }
             }
             _ => return Err(DecodeError::new("unknown operation")),
         })
@@ -362,34 +370,6 @@ impl NewNode {
         }
         let (uid, gid, device) = (r.uint32()?, r.uint32()?, r.uint32()?);
         Ok(Self { kind, mode: st_mode & 0o7777, uid, gid, device, target: r.bytes()?.into() })
-    }
-}
-
-impl Shared {
-    fn encode(&self, w: &mut Writer) {
-        let (tag, id) = match &self.content {
-            Content::Empty => (0, None),
-            Content::Blob(id) => (1, Some(id)),
-            Content::Manifest(id) => (2, Some(id)),
-        };
-        w.u8(tag);
-        if let Some(id) = id {
-            w.id(id);
-        }
-        w.uint(self.size_bytes);
-        w.uint(self.data_bytes);
-    }
-
-    fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let content = match r.u8()? {
-            0 => Content::Empty,
-            1 => Content::Blob(r.id()?),
-            2 => Content::Manifest(r.id()?),
-            _ => return Err(DecodeError::new("unknown content")),
-        };
-        let (size_bytes, data_bytes) = (r.uint()?, r.uint()?);
-        check_range(0, size_bytes)?;
-        Ok(Self { content, size_bytes, data_bytes })
     }
 }
 

@@ -121,7 +121,7 @@ impl Sides<'_> {
             }
         }
         let ((parent, name), (new_parent, new_name)) = (self.view.place(&path), self.view.place(&target));
-        self.view.rename(parent, &name, new_parent, &new_name, RenameMode::Replace).unwrap();
+        self.view.rename(parent, &name, new_parent, &new_name, RenameMode::Replace, None).unwrap();
         let moved: Vec<_> = self.model.paths.keys().filter(|other| **other == path || is_below(other, &path)).cloned().collect();
         for old in moved {
             let file = self.model.paths.remove(&old).unwrap();

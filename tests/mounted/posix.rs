@@ -273,3 +273,94 @@ fn synchronous_writes_reach_the_disk() {
         assert!((how == "no flag") == (syncs < 5), "{how}: {syncs} syncs");
     }
 }
+
+#[test]
+fn a_rename_may_leave_a_whiteout() {
+    let mut mount = TestMount::new();
+    python(
+        &mount,
+        r#"
+os.mkdir('d'); os.mkdir('e'); os.close(put('d/f', b'moved')); os.close(put('e/there'))
+renameat2('d/f', 'e/g', 4)
+def whiteout(path):
+    info = os.lstat(path)
+    assert stat.S_IFMT(info.st_mode) == stat.S_IFCHR and stat.S_IMODE(info.st_mode) == 0 and info.st_rdev == 0, info
+    assert (info.st_uid, info.st_gid, info.st_nlink) == (os.getuid(), os.getgid(), 1), info
+whiteout('d/f'); assert os.listdir('d') == ['f'] and open('e/g', 'rb').read() == b'moved'
+refused(errno.EEXIST, renameat2, 'd', 'e', 4 | 1)
+refused(errno.EINVAL, renameat2, 'd', 'e', 4 | 2)
+renameat2('e/g', 'e/there', 4); whiteout('e/g'); assert open('e/there', 'rb').read() == b'moved'
+renameat2('d', 'e/d', 4); whiteout('d'); whiteout('e/d/f'); assert os.stat('e').st_nlink == 3 and os.stat('.').st_nlink == 3
+"#,
+    );
+    let check = r#"
+for path in ('d', 'e/g', 'e/d/f'):
+    info = os.lstat(path); assert stat.S_ISCHR(info.st_mode) and info.st_rdev == 0, (path, info)
+assert open('e/there', 'rb').read() == b'moved' and sorted(os.listdir('e')) == ['d', 'g', 'there']
+"#;
+    mount.crash();
+    python(&mount, check);
+    mount.checkpoint("with whiteouts");
+    python(&mount, "for path in ('d', 'e/g'): os.unlink(path)");
+    mount.tell("restore", "@");
+    python(&mount, check);
+}
+
+#[test]
+fn what_says_nothing_new_of_a_file_moves_no_time() {
+    let mount = TestMount::new();
+    python(
+        &mount,
+        r#"
+import struct
+os.close(put('f')); before = os.stat('f').st_ctime_ns; time.sleep(0.02)
+acl = lambda group: struct.pack('<I', 2) + b''.join(struct.pack('<HHi', *entry) for entry in [(1, 6, -1), (4, group, -1), (32, 4, -1)])
+os.setxattr('f', 'system.posix_acl_access', acl(4))
+assert os.stat('f').st_ctime_ns == before, 'a list that says what the mode says'
+os.setxattr('f', 'system.posix_acl_access', acl(6))
+assert os.stat('f').st_ctime_ns != before and stat.S_IMODE(os.stat('f').st_mode) == 0o664
+"#,
+    );
+}
+
+#[test]
+fn an_attribute_that_must_and_must_not_exist_is_refused_with_what_is() {
+    let mount = TestMount::new();
+    python(
+        &mount,
+        r#"
+os.close(put('f')); os.setxattr('f', 'user.there', b'x')
+refused(errno.ENODATA, os.setxattr, 'f', 'user.new', b'x', 3)
+refused(errno.EEXIST, os.setxattr, 'f', 'user.there', b'x', 3)
+refused(errno.EINVAL, os.setxattr, 'f', 'user.there', b'x', 4)
+"#,
+    );
+}
+
+#[test]
+fn a_hole_to_the_end_of_a_file_stays_one_when_the_file_grows() {
+    let mount = TestMount::new();
+    python(
+        &mount,
+        r#"
+fd = put('f', b'x' * 311395); fallocate(fd, 3, 262144, 70000)
+os.pwrite(fd, b'behind', 1204224)
+assert os.lseek(fd, 262144, os.SEEK_DATA) == 1204224 and os.fstat(fd).st_blocks == 8 * 65, os.fstat(fd)
+"#,
+    );
+}
+
+#[test]
+fn space_that_is_not_there_cannot_be_asked_for() {
+    let mount = TestMount::new();
+    python(
+        &mount,
+        r#"
+fd = put('f', b'x' * 5000)
+for mode in (0, 1, 16): refused(errno.ENOSPC, fallocate, fd, mode, 0, 1 << 50)
+os.ftruncate(fd, 1 << 50); refused(errno.ENOSPC, fallocate, fd, 0, 4096, 1 << 49)
+fallocate(fd, 0, 0, 100000); fallocate(fd, 3, 0, 1 << 50)
+assert os.fstat(fd).st_size == 1 << 50 and os.fstat(fd).st_blocks == 0, os.fstat(fd)
+"#,
+    );
+}

@@ -155,7 +155,7 @@ pub fn build(dir: &Path, crashed: bool) -> Original {
     let late = builder.add(ROOT, "late", EntryKind::Directory, "");
     builder.file(late, "one", &bytes(3000, 7, true));
     let staged = builder.file(late, "staged", &bytes(400_000, 8, false));
-    builder.workspace.rename(work, &name("fourth"), late, &name("moved"), RenameMode::Replace).unwrap();
+    builder.workspace.rename(work, &name("fourth"), late, &name("moved"), RenameMode::Replace, None).unwrap();
     builder.write(staged, 1000, b"in the middle");
     builder.file(late, "last", b"the last of all");
     builder.workspace.sync().unwrap();

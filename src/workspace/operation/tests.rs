@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 fn examples() -> Vec<Operation> {
     let name = Name::new(b"a name").unwrap();
+    let device = NewNode { kind: EntryKind::CharDevice, mode: 0, uid: 1, gid: 2, device: 0, target: (*b"").into() };
     let time = Timestamp { secs: -3, nanos: 7 };
     let node = NewNode { kind: EntryKind::Symlink, mode: 0o777, uid: 1, gid: 2, device: 0, target: (*b"x/y").into() };
     let change = AttributeChange { uid: Some(4), mtime: Some(time), size_bytes: Some(9), ..Default::default() };
@@ -16,10 +17,18 @@ fn examples() -> Vec<Operation> {
         Operation::Bind { identity: 9, parent: 1, name: name.clone() },
         Operation::BindLink { identity: 12 },
         Operation::Create { parent: 1, name: name.clone(), identity: 1 << 40, node: node.clone(), xattrs: None, time },
-        Operation::Create { parent: 1, name: name.clone(), identity: 1 << 40, node, xattrs, time },
+        Operation::Create { parent: 1, name: name.clone(), identity: 1 << 40, node, xattrs: xattrs.clone(), time },
         Operation::Link { identity: 5, parent: 1, name: name.clone(), time },
         Operation::Remove { parent: 1, name: name.clone(), time },
         Operation::Rename { parent: 1, name: name.clone(), new_parent: 3, new_name: name.clone(), time },
+        Operation::RenameLeaving {
+            parent: 1,
+            name: name.clone(),
+            new_parent: 3,
+            new_name: name.clone(),
+            left: Left { identity: 70, node: device, xattrs: xattrs.clone() },
+            time,
+        },
         Operation::Exchange { parent: 1, name: name.clone(), new_parent: 3, new_name: name, time },
         Operation::SetAttributes { identity: 4, change, time },
         Operation::SetXattr { identity: 4, name: (*b"user.a").into(), value: None, time },
