@@ -31,7 +31,6 @@ pub use outbox::Event;
 pub use rebuild::{Recorded, Standings};
 pub use retention::{KeepRules, removable};
 
-use crate::sys;
 use checkpointer::Checkpointer;
 use mirror::Mirror;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
@@ -40,8 +39,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Room for the index beside the database: enough for a write-ahead log of a hundred megabytes.
-const INDEX_BYTES: u64 = 256 << 10;
 /// Events written a second time in one step.
 const MIRRORED_AT_ONCE: usize = 1000;
 
@@ -58,7 +55,7 @@ pub struct History {
     path: PathBuf,
     /// The index beside the database. The last to go: closing a file ends all locks that this process has on it (fcntl(2)), those
     /// of SQLite too, and the next stranger would then begin the index anew beneath our mappings.
-    _index: Option<File>,
+    index: Option<File>,
 }
 
 impl History {
@@ -80,14 +77,19 @@ impl History {
 
     fn with_writer(path: &Path, writer: Connection) -> Result<Self, HistoryError> {
         schema::configure(&writer)?;
-        let index = allocate_index(path);
+        let index = open_index(path);
         let (reader, scanner) = (Mutex::new(reading(path)?), Mutex::new(reading(path)?));
         let checkpointer = Checkpointer::start(path)?;
         let (writer, unsettled) = (Mutex::new(writer), AtomicBool::new(false));
         let (mirror, path) = (Mirror::open(path), path.to_owned());
-        let history = Self { writer, reader, scanner, checkpointer, unsettled, mirror, path, _index: index };
+        let history = Self { writer, reader, scanner, checkpointer, unsettled, mirror, path, index };
         history.catch_up_mirror(); // What a crash or a power cut left out.
         Ok(history)
+    }
+
+    /// Returns the index that SQLite maps beside the database. Nobody else may open it in this process, nor close it.
+    pub fn index(&self) -> Option<&File> {
+        self.index.as_ref()
     }
 
     fn reader(&self) -> MutexGuard<'_, Connection> {
@@ -167,17 +169,11 @@ fn transact<T>(
     Ok(done)
 }
 
-/// Gives the index that SQLite maps beside the database all of its room, so that no write through the mapping meets a full
-/// disk: that would be a SIGBUS. The file returned stays open as long as the database is.
-fn allocate_index(path: &Path) -> Option<File> {
+fn open_index(path: &Path) -> Option<File> {
     let mut index = path.as_os_str().to_owned();
     index.push("-shm");
-    let file = File::options().write(true).open(index);
-    let reserved = file.as_ref().map_or(Ok(()), |file| sys::reserve(file, 0, INDEX_BYTES));
-    if let Some(err) = reserved.err().as_ref().or(file.as_ref().err()) {
-        tracing::warn!(%err, "there is no room for the index beside the database");
-    }
-    file.ok()
+    let opened = File::options().write(true).open(index);
+    opened.inspect_err(|err| tracing::warn!(%err, "the index beside the database cannot be opened")).ok()
 }
 
 /// Opens a further connection that only reads.

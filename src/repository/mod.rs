@@ -96,6 +96,7 @@ impl Repository {
     fn assemble(dir: StoreDir, lock: StoreLock, history: History) -> Result<Arc<Self>, RepositoryError> {
         let dir = Arc::new(dir);
         let reserve = reserve::Reserve::at(dir.path());
+        reserve::fill_index(&history);
         reserve.refill();
         Ok(Arc::new(Self {
             packs: PackStore::open(dir.clone())?,

@@ -1,6 +1,7 @@
 //! Tests of the encoding of operations.
 
 use super::*;
+use crate::object::Content;
 use std::sync::Arc;
 
 fn examples() -> Vec<Operation> {
