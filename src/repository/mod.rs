@@ -7,6 +7,7 @@ mod commits;
 mod content;
 mod error;
 mod gc;
+mod identities;
 mod objects;
 mod put_content;
 mod rebuild;
@@ -19,6 +20,7 @@ mod watch;
 pub use commits::{CommitRequest, FIRST_SEGMENT, MAIN_BRANCH};
 pub use error::RepositoryError;
 pub use gc::{GcRules, InUse, UseGuard};
+pub use identities::Identities;
 
 use crate::history::History;
 use crate::object::{Manifest, ObjectId, ObjectKind, TreeNode};
