@@ -2,6 +2,12 @@
 
 use super::{Repository, RepositoryError};
 use std::ops::Range;
+use std::sync::{MutexGuard, PoisonError};
+
+/// Identities taken from the database at a time: what a process does not use is lost, and there are 2^46.
+const IDENTITIES_TAKEN: u64 = 1 << 20;
+/// Identities that a branch or a command gets at a time.
+const IDENTITIES_GIVEN: u64 = 1 << 14;
 
 /// Hands out identities that no other file of the store has or will get. The store is asked when the first is needed, and again
 /// when those are used up.
@@ -13,6 +19,29 @@ pub struct Identities<'a> {
 }
 
 impl Repository {
+    /// Takes a range of identities for new files and returns its bounds.
+    pub fn take_identities(&self) -> Result<Range<u64>, RepositoryError> {
+        let mut kept = self.kept_identities()?;
+        let given = kept.start..kept.end.min(kept.start + IDENTITIES_GIVEN);
+        kept.start = given.end;
+        Ok(given)
+    }
+
+    /// Has identities at hand before the first is needed: whoever makes a file does not wait for somebody else's transaction.
+    pub fn expect_identities(&self) -> Result<(), RepositoryError> {
+        self.kept_identities().map(drop)
+    }
+
+    /// Returns those at hand, at least one.
+    fn kept_identities(&self) -> Result<MutexGuard<'_, Range<u64>>, RepositoryError> {
+        let mut kept = self.identities.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.is_empty() {
+            let first = self.history.take_identities(IDENTITIES_TAKEN)?;
+            *kept = first..first + IDENTITIES_TAKEN;
+        }
+        Ok(kept)
+    }
+
     /// Begins to hand out identities.
     pub fn identities(&self) -> Identities<'_> {
         Identities { repository: self, range: 0..0, failed: None }

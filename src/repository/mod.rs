@@ -58,6 +58,8 @@ pub struct Repository {
     /// Shared from the appending of an object until it is pending, or named; gc takes it to know that no object is in between.
     appending: RwLock<()>,
     reserve: reserve::Reserve,
+    /// Identities that are taken from the database and given to nobody yet.
+    identities: Mutex<std::ops::Range<u64>>,
     trouble: Mutex<trouble::Trouble>,
     _lock: StoreLock,
 }
@@ -112,6 +114,7 @@ impl Repository {
             watch: Mutex::default(),
             appending: RwLock::default(),
             reserve,
+            identities: Mutex::new(0..0),
             trouble: Mutex::default(),
             _lock: lock,
         }))
