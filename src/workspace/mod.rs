@@ -122,7 +122,7 @@ impl Workspace {
         for damage in &replayed.damage {
             repository.note_trouble(damage);
         }
-        let journal = Journal::start(&journal_dir, replayed.next)?;
+        let journal = Journal::start(&journal_dir, replayed.next, replayed.end)?;
         if count > 0 {
             tracing::info!(branch = row.name, replayed = count, "replayed the journal");
         }
