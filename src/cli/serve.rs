@@ -142,7 +142,7 @@ pub fn serve(plan: &MountPlan, ready: impl FnOnce()) -> Result<(), CliError> {
     mounts.wait();
     let _ = ended.send(());
     let _ = waiter.join();
-    branches.sync().map_err(|err| CliError::new(format!("the journal could not be synced: {err}")))
+    branches.sync_all().map_err(|err| CliError::new(format!("what was changed last could not be synced: {err}")))
 }
 
 /// Returns how long a request may take before the log names it; tests wait less.

@@ -8,8 +8,6 @@ use serde_json::Value;
 
 /// The branch that every store has.
 pub const MAIN_BRANCH: &str = "main";
-/// Identities taken at a time: what a mount does not use is lost, and there are 2^46.
-const IDENTITIES_TAKEN: u64 = 1 << 20;
 /// Number of a branch's first journal segment.
 pub const FIRST_SEGMENT: u64 = 1;
 
@@ -68,12 +66,6 @@ impl Repository {
     /// Finds a checkpoint by its full id.
     pub fn commit(&self, id: &ObjectId) -> Result<CommitRow, RepositoryError> {
         Ok(self.history.commit(id)?)
-    }
-
-    /// Takes a range of identities for new files and returns its bounds.
-    pub fn take_identities(&self) -> Result<std::ops::Range<u64>, RepositoryError> {
-        let first = self.history.take_identities(IDENTITIES_TAKEN)?;
-        Ok(first..first + IDENTITIES_TAKEN)
     }
 
     /// Checks a name and links before work is done for them.

@@ -7,6 +7,7 @@ mod commits;
 mod content;
 mod error;
 mod gc;
+mod identities;
 mod objects;
 mod put_content;
 mod rebuild;
@@ -19,6 +20,7 @@ mod watch;
 pub use commits::{CommitRequest, FIRST_SEGMENT, MAIN_BRANCH};
 pub use error::RepositoryError;
 pub use gc::{GcRules, InUse, UseGuard};
+pub use identities::Identities;
 
 use crate::history::History;
 use crate::object::{Manifest, ObjectId, ObjectKind, TreeNode};
@@ -56,6 +58,8 @@ pub struct Repository {
     /// Shared from the appending of an object until it is pending, or named; gc takes it to know that no object is in between.
     appending: RwLock<()>,
     reserve: reserve::Reserve,
+    /// Identities that are taken from the database and given to nobody yet.
+    identities: Mutex<std::ops::Range<u64>>,
     trouble: Mutex<trouble::Trouble>,
     _lock: StoreLock,
 }
@@ -110,6 +114,7 @@ impl Repository {
             watch: Mutex::default(),
             appending: RwLock::default(),
             reserve,
+            identities: Mutex::new(0..0),
             trouble: Mutex::default(),
             _lock: lock,
         }))

@@ -270,9 +270,9 @@ impl Branches {
         Ok(())
     }
 
-    /// Makes the changes of every open branch survive a power cut, as [`Workspace::sync`] does.
-    pub fn sync(&self) -> Result<(), WorkspaceError> {
-        self.opened().iter().try_for_each(|workspace| workspace.sync())
+    /// Makes the changes of every open branch survive a power cut, as [`Workspace::sync_all`] does.
+    pub fn sync_all(&self) -> Result<(), WorkspaceError> {
+        self.opened().iter().try_for_each(|workspace| workspace.sync_all())
     }
 
     /// Does what is due from time to time: makes changes that nobody synced durable, and seals branches whose journal has

@@ -85,14 +85,15 @@ impl Workspace {
         let repository = &*self.repository;
         let mut root = repository.root(live)?;
         let now = Timestamp::now();
-        let mut identities = repository.take_identities()?;
-        let mut fresh = || identities.next().unwrap_or(0);
+        let mut identities = repository.identities();
+        let mut fresh = || identities.fresh();
         if into.is_empty() {
             root = spread(repository, root, imported, now, &mut fresh)?;
         } else {
             let wrapped = wrap(repository, imported, into, &mut fresh)?;
             root = tree::graft(repository, &root, &wrapped, into, now, &mut fresh)?;
         }
+        identities.finish()?;
         Ok(repository.put_root(&root)?)
     }
 }

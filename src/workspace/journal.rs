@@ -62,19 +62,18 @@ pub struct Journal {
 impl Journal {
     /// Starts segment `segment` in `dir`; nothing of that number may exist.
     ///
-    /// On a disk without room for another file it goes on with the segment before, which a replay left whole.
-    pub fn start(dir: &Path, segment: u64) -> io::Result<Self> {
+    /// The segment before it ends at `previous_end` as a replay found it: zeros may follow, where it could not be cut off. On a disk
+    /// without room for another file it is gone on with.
+    pub fn start(dir: &Path, segment: u64, previous_end: u64) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
         let sync = Arc::new(JournalSync::of(dir));
         let older: Vec<u64> = segments(dir)?.into_iter().filter(|number| *number < segment).collect();
-        let last = older.last().filter(|last| **last + 1 == segment);
-        let previous_end = last.map_or(Ok(0), |last| fs::metadata(segment_path(dir, *last)).map(|found| found.len()))?;
-        let (segment, file, offset) = match create_segment(dir, segment, previous_end) {
+        let (segment, file, offset, previous_end) = match create_segment(dir, segment, previous_end) {
             Err(err) if err.kind() == io::ErrorKind::StorageFull => {
-                let (file, offset) = last_segment(dir, segment).ok_or(err)?;
-                (segment - 1, file, offset)
+                let file = last_segment(dir, segment).filter(|_| previous_end >= HEADER_BYTES as u64).ok_or(err)?;
+                (segment - 1, file, previous_end, 0)
             }
-            file => (segment, file?, HEADER_BYTES as u64),
+            file => (segment, file?, HEADER_BYTES as u64, previous_end),
         };
         // Nobody knows whether the process that wrote them had synced them.
         for number in older.into_iter().filter(|number| *number < segment) {
@@ -220,12 +219,10 @@ fn create_segment(dir: &Path, number: u64, previous_end: u64) -> io::Result<Arc<
     Ok(Arc::new(file))
 }
 
-/// Opens the segment before `segment` for going on with it, and says where it ends.
-fn last_segment(dir: &Path, segment: u64) -> Option<(Arc<File>, u64)> {
+/// Opens the segment before `segment` for going on with it.
+fn last_segment(dir: &Path, segment: u64) -> Option<Arc<File>> {
     let path = segment_path(dir, segment.checked_sub(1)?);
-    let file = OpenOptions::new().read(true).write(true).open(path).ok()?;
-    let len = file.metadata().ok()?.len();
-    (len >= HEADER_BYTES as u64).then(|| (Arc::new(file), len))
+    OpenOptions::new().read(true).write(true).open(path).ok().map(Arc::new)
 }
 
 /// Returns the path of the segment `number` in the directory of a journal.

@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn many_wait_for_few_syncs() {
         let dir = tempfile::tempdir().unwrap();
-        let mut journal = Journal::start(dir.path(), 1).unwrap();
+        let mut journal = Journal::start(dir.path(), 1, 0).unwrap();
         let (told, outcomes) = mpsc::channel();
         for at in 0..500 {
             journal.append(&Operation::Layer { identity: 1, staging: at }).unwrap();
@@ -172,9 +172,9 @@ mod tests {
     #[test]
     fn a_sync_covers_what_an_earlier_process_left() {
         let dir = tempfile::tempdir().unwrap();
-        drop(Journal::start(dir.path(), 1).unwrap());
-        drop(Journal::start(dir.path(), 2).unwrap());
-        let journal = Journal::start(dir.path(), 3).unwrap();
+        drop(Journal::start(dir.path(), 1, 0).unwrap());
+        drop(Journal::start(dir.path(), 2, 0).unwrap());
+        let journal = Journal::start(dir.path(), 3, 0).unwrap();
         let covered =
             || journal.sync().shared.group.change(|segments| segments.files.iter().map(|(number, _)| *number).collect());
         let before: Vec<u64> = covered();
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn who_waits_when_the_journal_is_let_go_still_hears_of_it() {
         let dir = tempfile::tempdir().unwrap();
-        let mut journal = Journal::start(dir.path(), 1).unwrap();
+        let mut journal = Journal::start(dir.path(), 1, 0).unwrap();
         journal.append(&Operation::Layer { identity: 1, staging: 1 }).unwrap();
         let (told, outcome) = mpsc::channel();
         journal.sync().when_durable(Box::new(move |outcome| told.send(outcome.is_ok()).unwrap()));

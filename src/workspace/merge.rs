@@ -103,9 +103,9 @@ impl Workspace {
         let rules = MergeRules { policy: request.policy, labels, now: Timestamp::now(), content: &content };
         let (base, ours, theirs) =
             (repository.root(base)?, repository.root(&head.live_root)?, repository.root(&request.source.root)?);
-        let mut identities = repository.take_identities()?;
-        let mut fresh = || identities.next().unwrap_or(0);
-        let merged = tree::merge(repository, (&base, &ours, &theirs), &rules, &mut fresh)?;
+        let mut identities = repository.identities();
+        let merged = tree::merge(repository, (&base, &ours, &theirs), &rules, &mut || identities.fresh())?;
+        identities.finish()?;
         Ok(Outcome { root: repository.put_root(&merged.root)?, conflicts: merged.conflicts })
     }
 

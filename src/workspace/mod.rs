@@ -122,7 +122,7 @@ impl Workspace {
         for damage in &replayed.damage {
             repository.note_trouble(damage);
         }
-        let journal = Journal::start(&journal_dir, replayed.next)?;
+        let journal = Journal::start(&journal_dir, replayed.next, replayed.end)?;
         if count > 0 {
             tracing::info!(branch = row.name, replayed = count, "replayed the journal");
         }
@@ -388,8 +388,12 @@ impl Workspace {
         reading::seek(&self.repository, &body, offset, hole)
     }
 
-    /// Takes the room on disk that lets names be removed when the disk is full. A branch that is only looked at takes none.
+    /// Takes the room on disk that lets names be removed when the disk is full, and identities for new files. A branch that is only
+    /// looked at takes none.
     pub fn expect_changes(&self) {
+        if let Err(err) = self.repository.expect_identities() {
+            tracing::debug!(%err, "the first new file takes the identities");
+        }
         self.live().journal.reserve_early();
     }
 

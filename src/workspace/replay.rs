@@ -17,6 +17,8 @@ pub const SET_ASIDE: &str = "damaged-";
 pub struct Replayed {
     /// Number for the next segment.
     pub next: u64,
+    /// Where the segment before that ends; 0 when there is none.
+    pub end: u64,
     /// What was damaged, a sentence each; nothing when the journal merely ended as a crash leaves it.
     pub damage: Vec<String>,
 }
@@ -32,7 +34,7 @@ pub fn replay<E: From<io::Error>>(
     mut apply: impl FnMut(Operation) -> Result<(), E>,
 ) -> Result<Replayed, E> {
     fs::create_dir_all(dir)?;
-    let mut replayed = Replayed { next: first, damage: Vec::new() };
+    let mut replayed = Replayed { next: first, end: 0, damage: Vec::new() };
     let mut aside = Aside { dir, target: None };
     let mut ended = false;
     let mut end = None;
@@ -62,7 +64,7 @@ pub fn replay<E: From<io::Error>>(
             }
         };
         (ended, end) = (replayed_to.cut, Some(replayed_to.end));
-        replayed.next = number + 1;
+        (replayed.next, replayed.end) = (number + 1, replayed_to.end);
     }
     if let Some(target) = aside.target {
         tracing::error!(kept = %target.display(), damage = ?replayed.damage, "the journal cannot be replayed to its end");
@@ -147,7 +149,7 @@ fn replay_segment<E: From<io::Error>>(
     if cut {
         file.sync_all()?;
     }
-    Ok(Some(SegmentEnd { end: scanned.good as u64, cut }))
+    Ok(Some(SegmentEnd { end: scanned.good.max(HEADER_BYTES) as u64, cut }))
 }
 
 /// The directory that keeps what cannot be relied on; made when there is something.
@@ -216,7 +218,7 @@ mod tests {
     #[test]
     fn what_was_appended_is_replayed_in_order_across_segments() {
         let dir = tempfile::tempdir().unwrap();
-        let mut journal = Journal::start(dir.path(), 1).unwrap();
+        let mut journal = Journal::start(dir.path(), 1, 0).unwrap();
         journal.append(&layer(1)).unwrap();
         assert_eq!(journal.rotate().unwrap(), 2);
         journal.append(&layer(2)).unwrap();
@@ -225,10 +227,25 @@ mod tests {
         assert_eq!(replayed(dir.path(), 2), (vec![layer(2)], 3));
     }
 
+    /// The zeros behind a segment that could not be cut off were taken for records that the next one stands on.
+    #[test]
+    fn zeros_that_could_not_be_cut_off_cost_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let zeros_behind = |number: u64, len: u64| {
+            let file = OpenOptions::new().write(true).open(segment_path(dir.path(), number)).unwrap();
+            file.set_len(file.metadata().unwrap().len() + len).unwrap();
+        };
+        Journal::start(dir.path(), 1, 0).unwrap().append(&layer(1)).unwrap();
+        let found = replay::<io::Error>(dir.path(), 1, |_| Ok(())).unwrap();
+        zeros_behind(1, 4096); // As when ftruncate(2) fails, on a full disk say.
+        Journal::start(dir.path(), found.next, found.end).unwrap().append(&layer(2)).unwrap();
+        assert_eq!(replayed(dir.path(), 1), (vec![layer(1), layer(2)], 3));
+    }
+
     #[test]
     fn a_torn_tail_ends_the_replay_and_stays_the_end() {
         let dir = tempfile::tempdir().unwrap();
-        let mut journal = Journal::start(dir.path(), 1).unwrap();
+        let mut journal = Journal::start(dir.path(), 1, 0).unwrap();
         journal.append(&layer(1)).unwrap();
         journal.append(&layer(2)).unwrap();
         let path = segment_path(dir.path(), 1);
@@ -237,7 +254,7 @@ mod tests {
         journal.rotate().unwrap();
         journal.append(&layer(3)).unwrap();
         assert_eq!(replayed(dir.path(), 1), (vec![layer(1)], 2));
-        let mut journal = Journal::start(dir.path(), 2).unwrap();
+        let mut journal = Journal::start(dir.path(), 2, 0).unwrap();
         journal.append(&layer(4)).unwrap();
         assert_eq!(replayed(dir.path(), 1), (vec![layer(1), layer(4)], 3));
     }
@@ -246,7 +263,7 @@ mod tests {
     #[test]
     fn a_segment_is_not_replayed_over_a_gap() {
         let dir = tempfile::tempdir().unwrap();
-        let mut journal = Journal::start(dir.path(), 1).unwrap();
+        let mut journal = Journal::start(dir.path(), 1, 0).unwrap();
         journal.append(&layer(1)).unwrap();
         let len = fs::metadata(segment_path(dir.path(), 1)).unwrap().len();
         journal.append(&layer(2)).unwrap();
@@ -260,7 +277,7 @@ mod tests {
     #[test]
     fn zeros_behind_the_records_of_any_segment_are_room_that_was_not_used() {
         let dir = tempfile::tempdir().unwrap();
-        let mut journal = Journal::start(dir.path(), 1).unwrap();
+        let mut journal = Journal::start(dir.path(), 1, 0).unwrap();
         journal.sync().wait().unwrap(); // From now on zeros are written ahead.
         journal.append(&layer(1)).unwrap();
         assert!(fs::metadata(segment_path(dir.path(), 1)).unwrap().len() > 100_000);
@@ -275,7 +292,7 @@ mod tests {
     #[test]
     fn a_flipped_byte_never_gives_another_operation() {
         let dir = tempfile::tempdir().unwrap();
-        let mut journal = Journal::start(dir.path(), 1).unwrap();
+        let mut journal = Journal::start(dir.path(), 1, 0).unwrap();
         journal.append(&layer(1)).unwrap();
         journal.append(&layer(2)).unwrap();
         let bytes = fs::read(segment_path(dir.path(), 1)).unwrap();

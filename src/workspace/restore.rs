@@ -152,9 +152,9 @@ impl Workspace {
         };
         let repository = &*self.repository;
         let (into, from) = (repository.root(&head.live_root)?, repository.root(root)?);
-        let mut identities = repository.take_identities()?;
-        let mut fresh = || identities.next().unwrap_or(0);
-        let grafted = tree::graft(repository, &into, &from, path, Timestamp::now(), &mut fresh)?;
+        let mut identities = repository.identities();
+        let grafted = tree::graft(repository, &into, &from, path, Timestamp::now(), &mut || identities.fresh())?;
+        identities.finish()?;
         let root = tree::NodeSink::put_root(repository, &grafted)?;
         Ok(Target { commit: head.commit, root, source: Some(*commit) })
     }

@@ -1,10 +1,11 @@
 //! What fsync(2) waits for: the bytes of large files in their staging files, and the records of everything else.
 
+use super::Workspace;
 use super::error::WorkspaceError;
-use super::inode::Ino;
+use super::file::FileBody;
+use super::inode::{Ino, Inode};
 use super::journal_sync::JournalSync;
 use super::staging::{StagingDir, StagingFile};
-use super::{Workspace, file};
 use crate::watchdog;
 use std::io;
 use std::sync::{Arc, mpsc};
@@ -50,11 +51,7 @@ impl Workspace {
     pub fn sync_of(&self, ino: Ino) -> Result<FileSync, WorkspaceError> {
         let live = self.live();
         let mut files = Vec::new();
-        match live.tree.inode(ino)?.file() {
-            Some(file::FileBody::Layered(layered)) => layered.each_staging(&mut |file| files.push(file.clone())),
-            Some(file::FileBody::Plain(plain)) => files.push(plain.file.clone()),
-            _ => {}
-        }
+        add_staged(live.tree.inode(ino)?, &mut files);
         Ok(FileSync { files, staging: live.staging.clone(), journal: live.journal.sync() })
     }
 
@@ -79,9 +76,32 @@ impl Workspace {
         Ok(())
     }
 
+    /// Makes every change so far survive a power cut, the bytes of large files too.
+    pub fn sync_all(&self) -> Result<(), WorkspaceError> {
+        let sync = {
+            let live = self.live();
+            let mut files = Vec::new();
+            for inode in live.tree.inodes.all().filter(|inode| !inode.orphan) {
+                add_staged(inode, &mut files);
+            }
+            FileSync { files, staging: live.staging.clone(), journal: live.journal.sync() }
+        };
+        sync.wait()?;
+        self.sync()
+    }
+
     /// Stops journaling: what changes from now on is lost when the process ends. For measuring what journaling costs.
     #[doc(hidden)]
     pub fn stop_journaling(&self) {
         self.live().journal.turn_off();
+    }
+}
+
+/// Adds the staging files that hold bytes of a file.
+fn add_staged(inode: &Inode, files: &mut Vec<Arc<StagingFile>>) {
+    match inode.file() {
+        Some(FileBody::Layered(layered)) => layered.each_staging(&mut |file| files.push(file.clone())),
+        Some(FileBody::Plain(plain)) => files.push(plain.file.clone()),
+        _ => {}
     }
 }

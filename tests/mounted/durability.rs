@@ -1,6 +1,6 @@
 //! What returned before the daemon died is there after the next mount.
 
-use crate::mount::{TestMount, described, noise, program, succeeded};
+use crate::mount::{TestMount, described, noise, program, send_signal, succeeded};
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 use std::process::{Command, Stdio};
@@ -153,10 +153,15 @@ fn killed_at(mount: &mut TestMount, syscall: &str, nth: u32, command: impl FnOnc
 
 /// Runs `command` while calls of `syscall` meet `fault`, and returns what the tracer saw.
 fn with_fault(mount: &TestMount, syscall: &str, fault: &str, command: impl FnOnce(&TestMount)) -> String {
+    traced(mount, &["-e", &format!("trace={syscall}"), "-e", &format!("inject={syscall}:{fault}")], command)
+}
+
+/// Runs `command` while the daemon is traced, and returns what the tracer saw.
+fn traced(mount: &TestMount, arguments: &[&str], command: impl FnOnce(&TestMount)) -> String {
     let (pid, trace) = (mount.pid(), mount.outside("trace"));
     let mut tracer = Command::new("strace")
-        .args(["-f", "-p", &pid.to_string(), "-e", &format!("trace={syscall}"), "-e"])
-        .arg(format!("inject={syscall}:{fault}"))
+        .args(["-f", "-p", &pid.to_string()])
+        .args(arguments)
         .arg("-o")
         .arg(&trace)
         .stdout(Stdio::null())
@@ -268,4 +273,22 @@ fn a_signal_at_once_after_the_mount_drains_too() {
         mount.terminate();
         assert!(!mount.path("is-it-served").exists(), "round {round}");
     }
+}
+
+/// Their names were made durable and their bytes were not: a power cut soon after left zeros.
+#[test]
+fn an_unmount_makes_the_bytes_of_large_files_durable() {
+    let mut mount = TestMount::new();
+    mount.write("large", noise(1 << 20, 1));
+    let synced = traced(&mount, &["-y", "-e", "trace=fsync,fdatasync"], |mount| {
+        let pid = mount.pid();
+        send_signal(pid, "TERM");
+        let ended = || fs::read_to_string(format!("/proc/{pid}/status")).map_or(true, |status| status.contains("State:\tZ"));
+        while !ended() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    });
+    assert!(synced.contains("/staging/1/"), "{synced}");
+    mount.crash();
+    assert!(fs::read(mount.path("large")).unwrap() == noise(1 << 20, 1));
 }

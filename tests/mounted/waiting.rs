@@ -69,3 +69,15 @@ fn a_listing_of_the_control_directory_waits_without_the_reader_of_requests() {
     assert!(listing.wait().unwrap().success());
     assert_eq!(held.mount.read("dirty"), "3");
 }
+
+/// The first new file of a branch took identities from the database, in which somebody else's transaction may go on for long; and
+/// everything else waited for that file.
+#[test]
+fn the_first_new_file_of_a_branch_waits_for_no_transaction() {
+    let held = Held::new(0);
+    held.database.execute_batch("ROLLBACK").unwrap();
+    fs::create_dir(held.mount.control("branches/fork")).unwrap();
+    held.database.execute_batch("BEGIN IMMEDIATE").unwrap();
+    fs::write(held.mount.control("branches/fork/new"), "1").unwrap();
+    assert_eq!(held.mount.read(".memento/branches/fork/new"), "1");
+}
