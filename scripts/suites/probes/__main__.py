@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 
-from ask import USERS, answer
+from ask import PRIVATE, USERS, answer
 import handles
 import names
 import ranges
@@ -37,7 +37,7 @@ def questions():
 
 def main():
     tops, only = sys.argv[1:3], sys.argv[3:]
-    users = USERS if os.getuid() == 0 and not os.environ.get("PRIVATE") else [None]
+    users = USERS if os.getuid() == 0 and not PRIVATE else [None]
     asked = differences = 0
     for name, question in questions():
         if only and not any(word in name for word in only):
