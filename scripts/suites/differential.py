@@ -359,7 +359,7 @@ def draw_run(rng, count):
             yield (0, "checkpoint")
         elif chance < 0.005:
             yield (0, "detour", tuple(draw(rng) for _ in range(rng.choice([5, 40]))))
-        elif chance < 0.0055:
+        elif chance < 0.0065:
             yield (0, "crash")
         else:
             yield draw(rng)
@@ -472,7 +472,11 @@ def tree(side):
     while pending:
         path = pending.pop()
         full = side.path(path)
-        info = os.lstat(full)
+        try:
+            info = os.lstat(full)
+        except PermissionError as err:  # A directory of one's own that may be listed and not entered.
+            found[path] = {"refused": err.errno}
+            continue
         lines = described(info)
         lines["group"] = groups.setdefault(info.st_ino, path) if not stat.S_ISDIR(info.st_mode) else None
         try:

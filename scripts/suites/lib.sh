@@ -22,6 +22,8 @@ open_suite() {
     local options=${MOUNT_OPTIONS:-}
     # An ordinary user's mount is checked by the kernel anyway.
     [ -n "$options" ] || [ -n "${PRIVATE:-}" ] || [ "$(id -u)" != 0 ] || options="-o allow_other"
+    # shellcheck disable=SC2034 # For those that mount again.
+    suite_options=$options
     # shellcheck disable=SC2086 # They are words.
     "$program" mount "$base/store" "$base/mnt" $options
     dir=$base/mnt

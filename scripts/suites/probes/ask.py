@@ -12,6 +12,7 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 AT_FDCWD, AT_SYMLINK_NOFOLLOW, AT_REMOVEDIR, AT_SYMLINK_FOLLOW, AT_EMPTY_PATH = -100, 0x100, 0x200, 0x400, 0x1000
 USERS = ["root", "stranger"]
 STRANGER = 65534
+PRIVATE = bool(os.environ.get("PRIVATE"))  # Others are not let into a private mount.
 SETTLE_SECS = 0.012  # More than a tick of the clock that times are taken from.
 
 

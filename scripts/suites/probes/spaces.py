@@ -5,6 +5,7 @@ import mmap
 import os
 import resource
 import shutil
+import struct
 
 from ask import attempt, call, in_child, made, opened, state, whole
 
@@ -178,3 +179,46 @@ def roots():
         os.chdir("/")
         return [sorted(os.listdir("/")), attempt(whole, "/link"), attempt(os.stat, "/../../missing"), os.getcwd(), attempt(os.rmdir, "/"), attempt(os.rename, "/inside", "/../moved"), sorted(os.listdir("/"))]
     yield in_child(jailed), attempt(os.chroot, "root/file"), attempt(os.chroot, "missing")
+
+
+def what_is_written_behind_the_end_of_a_mapping():
+    """Bytes behind the end of a file, in its last page, are zeros when the file grows over them."""
+    for grow in (lambda fd: os.ftruncate(fd, 3 * PAGE), lambda fd: os.pwrite(fd, b"far", 3 * PAGE), lambda fd: os.posix_fallocate(fd, 0, 3 * PAGE), lambda fd: os.pwrite(fd, b"near", 150)):
+        fd = os.open("file", os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+        os.write(fd, b"x" * 100)
+        mapped = mmap.mmap(fd, 100)
+        ctypes.memset(_address(mapped) + 100, 65, 500)
+        mapped.flush()
+        grow(fd)
+        yield state(fd), os.pread(fd, 60, 95), os.pread(fd, 1 << 20, 0).count(b"A")
+
+
+def asynchronous_input_and_output():
+    """io_submit(2) and what comes back of it."""
+    context = ctypes.c_ulong()
+    yield attempt(call, "syscall", 206, 8, ctypes.byref(context))
+    for flags in (0, os.O_DIRECT):
+        fd = os.open(f"file{flags}", os.O_CREAT | os.O_RDWR | flags, 0o644)
+        area = mmap.mmap(-1, 2 * PAGE)
+        area[:] = b"a" * (2 * PAGE)
+        for operation, offset, length in ((1, 0, 8192), (1, 1 << 20, 4096), (0, 0, 8192), (0, 2 << 20, 4096), (2, 0, 0), (3, 0, 0), (9, 0, 0)):
+            control = ctypes.create_string_buffer(struct.pack("<QIiHhIQQqQII", 7, 0, 0, operation, 0, fd, _address(area) if length else 0, length, offset, 0, 0, 0), 64)
+            pointers = (ctypes.c_void_p * 1)(ctypes.addressof(control))
+            submitted = attempt(call, "syscall", 209, ctypes.c_ulong(context.value), 1, pointers)
+            event = ctypes.create_string_buffer(32)
+            if submitted == 1:
+                call("syscall", 208, ctypes.c_ulong(context.value), 1, 1, event, None)
+            yield flags, operation, offset, submitted, struct.unpack("<q", event.raw[16:24]), state(fd)
+
+
+def programs_with_capabilities():
+    """What a write by somebody else takes away from a program."""
+    shutil.copy("/bin/true", "true")
+    capability = struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0)
+    yield attempt(os.setxattr, "true", "security.capability", capability)
+    yield attempt(os.getxattr, "true", "security.capability"), os.spawnv(os.P_WAIT, "./true", ["true"])
+    os.chmod("true", 0o777)
+    yield attempt(os.getxattr, "true", "security.capability")
+    for action in (lambda: os.write(os.open("true", os.O_WRONLY | os.O_APPEND), b"x"), lambda: os.truncate("true", 5), lambda: os.chown("true", os.getuid(), os.getgid())):
+        attempt(os.setxattr, "true", "security.capability", capability)
+        yield attempt(action), attempt(os.getxattr, "true", "security.capability"), state("true")

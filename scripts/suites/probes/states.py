@@ -6,7 +6,7 @@ import os
 import stat
 import struct
 
-from ask import AT_FDCWD, attempt, call, in_child, made, moved, opened, state
+from ask import AT_FDCWD, PRIVATE, attempt, call, in_child, made, moved, opened, state
 
 OWNERS = [(-1, -1), (0, 0), (65534, 65534), (-1, 65534), (65534, -1), (1234, -1), (-1, 1234), (0xFFFFFFFE, 0xFFFFFFFE)]
 
@@ -47,8 +47,8 @@ def chowns():
 
 def foreign_files():
     """What somebody may do to files that are not his."""
-    if os.getuid() != 0:
-        return [attempt(action, "/etc/passwd") for action in (os.utime,)]
+    if os.getuid() != 0 or PRIVATE:
+        return [state(".")]
     os.chmod(".", 0o777)
     lines = []
     for mode in (0o644, 0o666, 0o600, 0o622, 0o444, 0o555, 0o711, 0o6777):
@@ -96,7 +96,7 @@ def privileges_end():
     def attempts(action):
         made("file", b"content" * 1000)
         os.chmod("file", 0o6777)
-        result = in_child(lambda: (attempt(os.setresuid, 65534, 65534, 65534), action())[1])
+        result = in_child(lambda: (PRIVATE or attempt(os.setresuid, 65534, 65534, 65534), action())[1])
         line = f"{result} {state('file')}"
         os.unlink("file")
         return line
@@ -235,3 +235,41 @@ def mounts():
     os.mkdir("dir")
     yield attempt(call, "umount2", b"dir", 0), attempt(call, "swapon", b"dir", 0)
     yield attempt(call, "mount", b"none", b"missing", b"tmpfs", 0, None), stat.S_ISDIR(os.stat("dir").st_mode)
+
+
+def groups_and_setgid():
+    """Who is not of a file's group cannot give it the bit of the group."""
+    made("file")
+    os.mkdir("dir")
+    if os.getuid() == 0 and not PRIVATE:
+        for path in (".", "file", "dir"):
+            os.chown(path, 65534, 1234)
+
+    def tried():
+        if os.getuid() == 0 and not PRIVATE:
+            os.setgroups([])
+            os.setresgid(65534, 65534, 65534)
+            os.setresuid(65534, 65534, 65534)
+        os.chmod("file", 0o2755)
+        os.chmod("dir", 0o2755)
+        return [state("file"), state("dir"), attempt(os.chown, "file", -1, 1234), attempt(os.chown, "file", -1, 4321), attempt(os.chown, "file", -1, 65534), state("file")]
+    yield in_child(tried)
+
+
+def without_capabilities():
+    """Root without its rights over files is an owner among others."""
+    if os.getuid() != 0 or PRIVATE:
+        return
+    made("file", b"x")
+    os.chmod("file", 0o6000)
+    made("theirs", b"x")
+    os.chown("theirs", 1000, 1000)
+    os.chmod("theirs", 0o600)
+
+    def tried():
+        header, data = struct.pack("Ii", 0x20080522, 0), struct.pack("6I", 1 << 21, 1 << 21, 0, 0, 0, 0)  # Of all, CAP_SYS_ADMIN alone.
+        call("capset", header, data)
+        return [attempt(action) for action in (lambda: os.open("file", 0), lambda: os.open("theirs", 0), lambda: os.chmod("theirs", 0o644), lambda: os.chown("file", 1000, -1), lambda: os.utime("theirs"), lambda: os.setxattr("file", "trusted.a", b"b"),
+                                              lambda: os.chmod("file", 0o6755), lambda: os.write(os.open("file", 1), b"y"), lambda: state("file"), lambda: os.mknod("device", 0o020600, 1), lambda: os.setxattr("file", "security.capability", b"x" * 20),
+                                              lambda: os.listxattr("file"), lambda: os.unlink("theirs"))]
+    yield in_child(tried)
