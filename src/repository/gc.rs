@@ -8,7 +8,7 @@ use super::watch::Watch;
 use super::{Repository, RepositoryError};
 use crate::history::{KeepRules, removable};
 use crate::object::{Author, Container, Content, Location, ObjectId, ObjectKind, Timestamp};
-use crate::store::ContainerInfo;
+use crate::store::{ContainerInfo, StoreError};
 use crate::tree::{self, NodeSource, Reached};
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -276,14 +276,21 @@ impl Repository {
         for batch in live.chunks(MOVED_AT_ONCE) {
             let mut moved = Vec::with_capacity(batch.len());
             for (id, kind, old) in batch {
-                let bytes = self.packs.read(id, old)?;
+                let bytes = match self.packs.read(id, old) {
+                    Ok(bytes) => bytes,
+                    Err(err @ StoreError::Damaged { .. }) => {
+                        self.note_trouble(&err.to_string()); // It stays where it is, and its pack with it.
+                        continue;
+                    }
+                    Err(err) => return Err(err.into()),
+                };
                 moved.push((*id, *old, self.packs.append(*kind, id, &bytes)?));
             }
             self.packs.sync()?; // The copies are durable before they are named.
             self.history.relocate(&moved)?;
         }
         if self.history.usage()?.contains_key(&container) {
-            return Ok(()); // Something was named in it meanwhile.
+            return Ok(()); // Something is damaged in it, or was named meanwhile.
         }
         Ok(self.packs.remove(container)?)
     }
@@ -365,5 +372,36 @@ mod tests {
             run.join().unwrap();
         });
         assert!(repository.read_object(&id).unwrap() == bytes);
+    }
+
+    #[test]
+    fn a_damaged_object_holds_up_no_run_and_stays_named() {
+        use std::os::unix::fs::FileExt;
+        let temp = tempfile::tempdir().unwrap();
+        let repository = Repository::create(&temp.path().join("store")).unwrap();
+        let bytes =
+            |seed: u32| (0..50_000u32).flat_map(|at| (at ^ seed).wrapping_mul(0x9e37_79b9).to_le_bytes()).collect::<Vec<u8>>();
+        let objects: Vec<(ObjectId, Location)> = (0..6)
+            .map(|seed| {
+                let id = ObjectId::of(&bytes(seed));
+                (id, repository.packs.append(ObjectKind::Blob, &id, &bytes(seed)).unwrap())
+            })
+            .collect();
+        repository.packs.sync().unwrap();
+        let named: Vec<_> = objects.iter().map(|(id, at)| (*id, ObjectKind::Blob, *at)).collect();
+        repository.history.place_objects(&named).unwrap();
+        let (damaged, at) = objects[1];
+        let pack = std::fs::File::options().write(true).open(repository.packs.path_of(at.container)).unwrap();
+        pack.write_all_at(b"rot", at.offset + 1000).unwrap();
+        let rules = GcRules { grace_secs: Some(0), ..GcRules::default() };
+        let author = Author { uid: 0, pid: 0, command: String::new() };
+        let kept = || InUse { contents: [0, 1, 2].map(|seed| Content::Blob(objects[seed].0)).to_vec() };
+        repository.collect(&rules, &author, &kept).unwrap();
+        for seed in [0, 2] {
+            assert!(repository.read_object(&objects[seed].0).unwrap() == bytes(seed as u32));
+        }
+        assert!(repository.read_object(&damaged).is_err());
+        assert_eq!(repository.locate(&damaged).unwrap().unwrap().1, at);
+        assert!(repository.locate(&objects[4].0).unwrap().is_none());
     }
 }
