@@ -21,7 +21,7 @@ const ALIAS_MIN: u64 = 1 << 46;
 pub struct LiveTree {
     pub(super) repository: Arc<Repository>,
     pub(super) inodes: HashMap<Ino, Inode>,
-    /// Where the number of a loaded file is not its identity.
+    /// Where the number of a file is not its identity. It stays when the file is dropped: programs compare numbers.
     aliases: HashMap<u64, Ino>,
     identities: Range<u64>,
     next_alias: u64,
@@ -159,13 +159,12 @@ impl LiveTree {
         ino
     }
 
-    /// Returns the number under which a file that is not loaded will be: an alias while an older version holds its own.
+    /// Returns the number under which a file that is not loaded will be: the one it had, its own, or an alias while older versions
+    /// hold those.
     pub(super) fn number_to_be(&mut self, identity: u64) -> Ino {
-        if !self.inodes.contains_key(&identity) {
-            return identity;
-        }
         match self.aliases.get(&identity) {
             Some(alias) if !self.inodes.contains_key(alias) => *alias,
+            _ if !self.inodes.contains_key(&identity) => identity,
             _ => {
                 let alias = self.next_alias;
                 self.next_alias += 1;
@@ -278,7 +277,7 @@ impl LiveTree {
                 continue;
             }
             let Some(inode) = self.inodes.remove(&ino) else { continue };
-            if self.aliases.get(&inode.identity) == Some(&ino) {
+            if inode.orphan && self.aliases.get(&inode.identity) == Some(&ino) {
                 self.aliases.remove(&inode.identity);
             }
             for place in inode.places {
@@ -345,3 +344,6 @@ impl LiveTree {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
