@@ -5,6 +5,7 @@ use super::inode::{Body, Ino, Inode, ROOT};
 use super::live::LiveTree;
 use crate::object::{Entry, Name, Node, Root, TreeItem};
 use crate::tree::{DirectoryChange, ItemChange, LinkChange, StateDiff};
+use std::collections::{HashMap, HashSet};
 
 /// What the kernel has to forget after the tree changed behind its back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,21 +31,27 @@ impl LiveTree {
     /// for those who have it open.
     pub fn swap(&mut self, root: &Root, diff: &StateDiff) -> Vec<Stale> {
         let mut stale = Vec::new();
+        let left = left_with_one_name(diff);
         for change in &diff.links {
-            self.swap_link(change, &mut stale);
+            self.swap_link(change, left.get(&change.identity).copied(), &mut stale);
         }
         self.links_base = root.links;
         for change in &diff.directories {
             self.swap_directory(change, &mut stale);
         }
+        for (identity, entry) in left {
+            self.leave_link_table(identity, entry);
+        }
         stale
     }
 
-    fn swap_link(&mut self, change: &LinkChange, stale: &mut Vec<Stale>) {
+    /// `left` describes the file in its directory when the link table does not any more.
+    fn swap_link(&mut self, change: &LinkChange, left: Option<&Entry>, stale: &mut Vec<Stale>) {
         let Some(ino) = self.loaded(change.identity) else { return };
-        let kept = match (&change.new, self.inodes.get_mut(ino)) {
-            (Some(new), Some(inode)) if inode.linked && same_content(inode, new) => {
+        let kept = match (change.new.as_ref().or(left), self.inodes.get_mut(ino)) {
+            (Some(new), Some(inode)) if same_content(inode, new) => {
                 inode.take_attributes(new);
+                inode.linked = true; // One that leaves the table does so when all names are what they will be.
                 true
             }
             _ => false,
@@ -56,6 +63,17 @@ impl LiveTree {
                 stale.push(Stale::Name { parent: place.parent, name: place.name });
             }
             self.detach(ino);
+        }
+    }
+
+    /// Ends what the link table had to say of a file that has one name left.
+    fn leave_link_table(&mut self, identity: u64, entry: &Entry) {
+        let Some(ino) = self.loaded(identity) else { return };
+        let Some(inode) = self.inodes.get_mut(ino) else { return };
+        inode.take_attributes(entry);
+        inode.linked = false;
+        if inode.places.len() != 1 {
+            self.detach(ino); // Its name is not loaded: it will be another inode.
         }
     }
 
@@ -93,7 +111,7 @@ impl LiveTree {
     fn keeps(&self, child: Ino, change: &ItemChange) -> bool {
         let Some(inode) = self.inodes.get(child) else { return false };
         match &change.new {
-            Some(TreeItem::Entry(new)) => inode.identity == new.identity && !inode.linked && same_content(inode, new),
+            Some(TreeItem::Entry(new)) => inode.identity == new.identity && same_content(inode, new),
             Some(TreeItem::Link(identity)) => inode.identity == *identity && inode.linked,
             None => false,
         }
@@ -148,6 +166,20 @@ impl LiveTree {
             self.drop_unused(ino);
         }
     }
+}
+
+/// Returns the files that leave the link table and are described in a directory that differs from now on.
+fn left_with_one_name(diff: &StateDiff) -> HashMap<u64, &Entry> {
+    let leaving: HashSet<u64> = diff.links.iter().filter(|change| change.new.is_none()).map(|change| change.identity).collect();
+    if leaving.is_empty() {
+        return HashMap::new();
+    }
+    let items = diff.directories.iter().flat_map(|directory| &directory.items);
+    let entries = items.filter_map(|item| match &item.new {
+        Some(TreeItem::Entry(entry)) if leaving.contains(&entry.identity) => Some((entry.identity, entry)),
+        _ => None,
+    });
+    entries.collect()
 }
 
 /// Says whether a clean inode shows the bytes (or target, or device) that `entry` describes.

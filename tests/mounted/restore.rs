@@ -3,7 +3,7 @@
 use crate::checkpoint::one_of_everything;
 use crate::mount::{TestMount, described, noise};
 use serde_json::{Value, json};
-use std::fs;
+use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 
@@ -269,4 +269,37 @@ fn an_undo_that_fails_at_the_checkpoint_it_goes_to_changes_nothing() {
     mount.tell("undo", "x");
     assert_eq!((mount.read("a").as_str(), mount.newest()), ("2", two));
     assert_eq!(mount.says("status"), "");
+}
+
+/// The link table describes a file with several names, its directory one with a single name: a restore may lead from one to the other.
+#[test]
+fn a_file_keeps_its_number_when_it_gets_or_loses_further_names() {
+    let mount = TestMount::new();
+    mount.shell("echo x > f; mkdir d; echo y > d/g; echo z > other");
+    let one_name = mount.checkpoint("one name");
+    mount.shell("ln f f2; rm f2; ln d/g g2; ln other d/other2; rm other");
+    let more_names = mount.checkpoint("more names");
+    let open = File::open(mount.path("f")).unwrap();
+    let number = |name: &str| fs::metadata(mount.path(name)).unwrap().ino();
+    let numbers = [number("f"), number("d/g")];
+    for round in 0..3 {
+        mount.tell("restore", &one_name);
+        assert_eq!([number("f"), number("d/g")], numbers, "round {round}: one name");
+        assert_eq!(fs::metadata(mount.path("d/g")).unwrap().nlink(), 1);
+        assert!(!mount.path("g2").exists() && !mount.path("d/other2").exists());
+        assert_eq!(mount.read("other"), "z\n");
+        mount.tell("restore", &more_names);
+        assert_eq!(
+            [number("f"), number("d/g"), number("g2")],
+            [number("f"), numbers[1], numbers[1]],
+            "round {round}: more names"
+        );
+        assert_eq!(fs::metadata(mount.path("d/g")).unwrap().nlink(), 2);
+        assert_eq!((mount.read("f"), mount.read("d/other2")), ("x\n".into(), "z\n".into()));
+        assert!(!mount.path("other").exists());
+    }
+    assert_eq!((open.metadata().unwrap().ino(), open.metadata().unwrap().len()), (numbers[0], 2));
+    mount.shell("echo more >> d/g");
+    mount.tell("restore", &one_name);
+    assert_eq!(mount.read("d/g"), "y\n");
 }
