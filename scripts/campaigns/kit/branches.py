@@ -128,14 +128,12 @@ class Branches:
             return trouble
         picture = found.picture()
         candidates = [tree for state in [self.trees, *self.instead] for tree in state.values() if isinstance(tree, Tree)] + self.gone
-        for tree in candidates:
-            if not differences(tree.picture(), picture):
-                self.held[identity] = Held(tree, "a branch")
-                self.held[identity].needed = False
-                return []
-        for history, least, most in self.in_flight:
-            if history.find(found, least, most)[0]:
-                return []
+        candidates = [tree for tree in candidates if not differences(tree.picture(), picture)]
+        candidates += [tree for tree in (history.find(found, least, most)[0] for history, least, most in self.in_flight) if tree]
+        if candidates:
+            self.held[identity] = Held(candidates[0], "a branch")
+            self.held[identity].needed = False
+            return []
         return [f"checkpoint {identity[:12]} of a branch exists, and holds what no branch held"]
 
 
