@@ -9,11 +9,15 @@ fn checked(result: libc::c_int) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Changes a range of a file as fallocate(2) does in that mode.
+pub fn change_range(file: &File, mode: libc::c_int, offset: u64, len: u64) -> io::Result<()> {
+    // SAFETY: the descriptor stays open while `file` is borrowed; the call takes no pointers.
+    checked(unsafe { libc::fallocate(file.as_raw_fd(), mode, offset as i64, len as i64) })
+}
+
 /// Reserves space for a range without changing the file's length (fallocate(2)). A file system that cannot reserve says Ok.
 pub fn reserve(file: &File, offset: u64, len: u64) -> io::Result<()> {
-    // SAFETY: the descriptor stays open while `file` is borrowed; the call takes no pointers.
-    let result = unsafe { libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, offset as i64, len as i64) };
-    match checked(result) {
+    match change_range(file, libc::FALLOC_FL_KEEP_SIZE, offset, len) {
         Err(err) if matches!(err.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS)) => Ok(()),
         result => result,
     }
@@ -23,9 +27,7 @@ pub fn reserve(file: &File, offset: u64, len: u64) -> io::Result<()> {
 /// `EOPNOTSUPP` where the file system cannot.
 pub fn punch(file: &File, range: Range<u64>) -> io::Result<()> {
     let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-    let len = range.end.saturating_sub(range.start);
-    // SAFETY: the descriptor stays open while `file` is borrowed; the call takes no pointers.
-    checked(unsafe { libc::fallocate(file.as_raw_fd(), mode, range.start as i64, len as i64) })
+    change_range(file, mode, range.start, range.end.saturating_sub(range.start))
 }
 
 /// Takes an exclusive lock of the open file description without waiting (fcntl(2), F_OFD_SETLK). Says whether it was free.

@@ -40,13 +40,6 @@ pub fn store_through_mapping(file: &File, between: impl FnOnce() -> io::Result<(
     done
 }
 
-/// Changes a range of a file as fallocate(2) does in that mode.
-pub fn change_range(file: &File, mode: libc::c_int, offset: u64, len: u64) -> io::Result<()> {
-    // SAFETY: the descriptor stays open while `file` is borrowed; the call takes no pointers.
-    let result = unsafe { libc::fallocate(file.as_raw_fd(), mode, offset as i64, len as i64) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
 /// Takes back a backing id that was got from a FUSE device.
 pub fn close_backing(device: impl AsFd, id: u32) -> io::Result<()> {
     // SAFETY: the request reads one integer, which lives during the call; the descriptor is borrowed.

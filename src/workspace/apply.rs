@@ -16,7 +16,8 @@ use std::sync::Arc;
 const SETUID: u32 = 0o4000;
 const SETGID: u32 = 0o2000;
 const GROUP_EXECUTE: u32 = 0o010;
-const CAPABILITY: &[u8] = b"security.capability";
+/// Name of the attribute that holds the capabilities of a program.
+pub(super) const CAPABILITY: &[u8] = b"security.capability";
 
 impl LiveTree {
     /// Applies `operation`, finding its files by identity. A replay calls this; it meets the tree that the work met.

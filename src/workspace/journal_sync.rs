@@ -20,6 +20,9 @@ pub struct JournalSync {
     wanted: AtomicBool,
 }
 
+/// A sync that goes on.
+pub struct Begun(mpsc::Receiver<io::Result<()>>);
+
 struct Shared {
     dir: PathBuf,
     group: GroupSync<Segments>,
@@ -99,12 +102,16 @@ impl JournalSync {
         }
     }
 
-    /// Returns when every record appended before the call is durable.
-    pub fn wait(&self) -> io::Result<()> {
-        let _waits = watchdog::waits_for("the sync of the journal");
+    /// Begins to make every record appended before the call durable.
+    pub fn begin(&self) -> Begun {
         let (told, outcome) = mpsc::sync_channel(1);
         self.when_durable(Box::new(move |outcome| drop(told.send(outcome))));
-        outcome.recv().unwrap_or_else(|_| Err(io::Error::other("nobody syncs the journal any more")))
+        Begun(outcome)
+    }
+
+    /// Returns when every record appended before the call is durable.
+    pub fn wait(&self) -> io::Result<()> {
+        self.begin().wait()
     }
 
     /// Removes the segments below `segment`: they are part of the branch's sealed state.
@@ -117,6 +124,14 @@ impl JournalSync {
             }
         }
         Ok(())
+    }
+}
+
+impl Begun {
+    /// Returns when it is durable.
+    pub fn wait(self) -> io::Result<()> {
+        let _waits = watchdog::waits_for("the sync of the journal");
+        self.0.recv().unwrap_or_else(|_| Err(io::Error::other("nobody syncs the journal any more")))
     }
 }
 

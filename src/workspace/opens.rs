@@ -1,6 +1,7 @@
 //! Opens that are told: which way a file is opened is decided at its first open and held until its last close.
 
 use super::Workspace;
+use super::apply::CAPABILITY;
 use super::changes::Live;
 use super::error::WorkspaceError;
 use super::inode::Ino;
@@ -14,7 +15,6 @@ use std::sync::Arc;
 /// descriptor and takes an inode of the store's file system.
 const REST_BYTES_MAX: u64 = 128 << 10;
 const SETUID_OR_SETGID: u32 = 0o6000;
-const CAPABILITY: &[u8] = b"security.capability";
 
 /// How a file is open.
 #[derive(Clone, Copy, Debug)]

@@ -1,18 +1,15 @@
 //! Changes of plain files that reach the daemon: done to the staging file itself, where the kernel's own changes are too.
 
-use super::apply::without_privileges;
+use super::apply::{CAPABILITY, without_privileges};
 use super::changes::Live;
 use super::error::WorkspaceError;
 use super::inode::Ino;
 use super::operation::{AttributeChange, Operation, RangeChange, RangeOptions};
 use super::plain::Plain;
+use super::staging::write_part;
 use crate::object::Timestamp;
 use crate::sys;
-use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
-
-const CAPABILITY: &[u8] = b"security.capability";
 
 impl Live {
     fn plain_to_change(&self, ino: Ino) -> Result<&Plain, WorkspaceError> {
@@ -45,16 +42,7 @@ impl Live {
         strip_privileges: bool,
     ) -> Result<usize, WorkspaceError> {
         let file = self.plain_to_change(ino)?.file.to_change();
-        let written = file.and_then(|file| {
-            loop {
-                match file.write_at(data, offset) {
-                    Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-                    Ok(0) => break Err(io::ErrorKind::WriteZero.into()),
-                    written => break written,
-                }
-            }
-        });
-        let written = written.map_err(WorkspaceError::io("staging file"))?;
+        let written = file.and_then(|file| write_part(&file, offset, data)).map_err(WorkspaceError::io("staging file"))?;
         self.tree.look(ino);
         self.strip(ino, strip_privileges)?;
         Ok(written)

@@ -34,21 +34,9 @@ impl StagingFile {
         self.number
     }
 
-    /// Writes `data` at `offset`. It survives the death of this process when this returns.
-    ///
-    /// Returns how much of it was written: less than all when the disk filled on the way, and at least something.
+    /// Writes `data` at `offset`, as [`write_part`] does. It survives the death of this process when this returns.
     pub fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<usize> {
-        let mut done = 0;
-        while done < data.len() {
-            match self.file.write_at(&data[done..], offset + done as u64) {
-                Ok(0) => break,
-                Ok(written) => done += written,
-                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-                Err(err) if done == 0 => return Err(err),
-                Err(_) => break, // What is written cannot be taken back: it stands in the place of older bytes.
-            }
-        }
-        if done == 0 && !data.is_empty() { Err(io::ErrorKind::WriteZero.into()) } else { Ok(done) }
+        write_part(&self.file, offset, data)
     }
 
     /// Fills `buffer` from `offset`; beyond the end there are zeros.
@@ -122,6 +110,22 @@ impl StagingFile {
     }
 }
 
+/// Writes `data` at `offset`. Returns how much of it was written: less than all when the disk filled on the way, and at least
+/// something.
+pub fn write_part(file: &File, offset: u64, data: &[u8]) -> io::Result<usize> {
+    let mut done = 0;
+    while done < data.len() {
+        match file.write_at(&data[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(written) => done += written,
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+            Err(err) if done == 0 => return Err(err),
+            Err(_) => break, // What is written cannot be taken back: it stands in the place of older bytes.
+        }
+    }
+    if done == 0 && !data.is_empty() { Err(io::ErrorKind::WriteZero.into()) } else { Ok(done) }
+}
+
 impl AsFd for StagingFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
@@ -175,40 +179,37 @@ impl StagingDir {
 
     /// Makes an empty staging file.
     pub fn create(self: &Arc<Self>) -> io::Result<Arc<StagingFile>> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(self.path_of(number))?;
-        self.created.fetch_add(1, Ordering::Release);
-        Ok(self.handle(number, file))
+        self.create_with(OpenOptions::new().read(true).write(true).create_new(true))
     }
 
     /// Makes an empty staging file for the kernel to write: it is open for reading alone, so that writers can be told.
     pub fn create_plain(self: &Arc<Self>) -> io::Result<Arc<StagingFile>> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut options = OpenOptions::new();
-        options.read(true).custom_flags(libc::O_CREAT | libc::O_EXCL).mode(0o600);
-        let file = options.open(self.path_of(number))?;
-        self.created.fetch_add(1, Ordering::Release);
-        Ok(self.handle(number, file))
+        self.create_with(OpenOptions::new().read(true).custom_flags(libc::O_CREAT | libc::O_EXCL))
     }
 
-    /// Opens such a file as a crash left it, likewise.
-    pub fn reopen_plain(self: &Arc<Self>, number: u64) -> io::Result<Arc<StagingFile>> {
-        if let Some(file) = self.opened().get(&number).and_then(Weak::upgrade) {
-            return Ok(file);
-        }
-        let file = OpenOptions::new().read(true).custom_flags(libc::O_CREAT).mode(0o600).open(self.path_of(number))?;
-        self.next.fetch_max(number.saturating_add(1), Ordering::Relaxed);
+    fn create_with(self: &Arc<Self>, options: &mut OpenOptions) -> io::Result<Arc<StagingFile>> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let file = options.mode(0o600).open(self.path_of(number))?;
+        self.created.fetch_add(1, Ordering::Release);
         Ok(self.handle(number, file))
     }
 
     /// Opens the staging file `number` as a crash left it; one that is missing comes back empty: its name never
     /// reached the disk, or the operation that let go of it follows in the journal.
     pub fn reopen(self: &Arc<Self>, number: u64) -> io::Result<Arc<StagingFile>> {
+        self.reopen_with(number, OpenOptions::new().read(true).write(true).create(true).truncate(false))
+    }
+
+    /// Opens one that the kernel wrote, likewise.
+    pub fn reopen_plain(self: &Arc<Self>, number: u64) -> io::Result<Arc<StagingFile>> {
+        self.reopen_with(number, OpenOptions::new().read(true).custom_flags(libc::O_CREAT))
+    }
+
+    fn reopen_with(self: &Arc<Self>, number: u64, options: &mut OpenOptions) -> io::Result<Arc<StagingFile>> {
         if let Some(file) = self.opened().get(&number).and_then(Weak::upgrade) {
             return Ok(file);
         }
-        let path = self.path_of(number);
-        let file = match OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path) {
+        let file = match options.mode(0o600).open(self.path_of(number)) {
             // One that the journal lets go of later has no need of an inode that the disk does not have. It reads as zeros and
             // takes no writes.
             Err(err) if err.kind() == io::ErrorKind::StorageFull => File::open("/dev/null")?,

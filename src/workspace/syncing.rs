@@ -6,9 +6,7 @@ use super::file::FileBody;
 use super::inode::{Ino, Inode};
 use super::journal_sync::JournalSync;
 use super::staging::{StagingDir, StagingFile};
-use crate::watchdog;
-use std::io;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 
 /// One file on its way to survive a power cut.
 pub struct FileSync {
@@ -36,13 +34,17 @@ impl FileSync {
     /// The records are synced while the bytes are. Which of them reaches the disk first does not matter before the call returns:
     /// of a file that is not synced, both an old and a new state may be found.
     fn wait(self) -> Result<(), WorkspaceError> {
-        let (told, outcome) = mpsc::sync_channel(1);
-        self.journal.when_durable(Box::new(move |outcome| drop(told.send(outcome))));
-        let bytes = self.files.iter().try_for_each(|file| file.sync().map_err(WorkspaceError::io("staging file")));
-        let names = self.staging.sync().map_err(WorkspaceError::io("staging directory"));
-        let _waits = watchdog::waits_for("the sync of the journal");
-        let records = outcome.recv().unwrap_or_else(|_| Err(io::Error::other("nobody syncs the journal any more")));
-        bytes.and(names).and(records.map_err(WorkspaceError::io("journal")))
+        let records = self.journal.begin();
+        let staged = self.sync_staged();
+        staged.and(records.wait().map_err(WorkspaceError::io("journal")))
+    }
+
+    fn sync_staged(&self) -> Result<(), WorkspaceError> {
+        if self.files.is_empty() {
+            return Ok(());
+        }
+        self.files.iter().try_for_each(|file| file.sync()).map_err(WorkspaceError::io("staging file"))?;
+        self.staging.sync().map_err(WorkspaceError::io("staging directory"))
     }
 }
 
