@@ -12,7 +12,7 @@ use mementofs::workspace::{AttributeChange, Branches, NewNode, ROOT, RenameMode,
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -131,7 +131,7 @@ fn replay(dir: &Path, count: usize, table: &mut Table) {
 /// A mounted store, and a directory of the file system that holds it.
 struct Bench {
     dir: PathBuf,
-    daemon: Child,
+    daemon: Option<Child>,
 }
 
 impl Bench {
@@ -139,18 +139,8 @@ impl Bench {
         for part in ["mnt", "native"] {
             fs::create_dir(dir.join(part)).expect("a directory");
         }
-        let child = Command::new(env!("CARGO_BIN_EXE_mementofs"))
-            .args(["mount", "-f"])
-            .args([dir.join("store"), dir.join("mnt")])
-            .env("MEMENTOFS_READY", "1")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn();
-        let mut daemon = child.expect("the program starts");
-        let mut line = [0; 6];
-        std::io::Read::read_exact(daemon.stdout.as_mut().expect("a pipe"), &mut line).expect("the mount serves");
-        Self { dir: dir.to_owned(), daemon }
+        let daemon = kit::mounted(&dir.join("store"), &dir.join("mnt"));
+        Self { dir: dir.to_owned(), daemon: Some(daemon) }
     }
 
     /// The mount, and beside it the file system below it.
@@ -161,9 +151,9 @@ impl Bench {
 
 impl Drop for Bench {
     fn drop(&mut self) {
-        let _ = Command::new("kill").arg(self.daemon.id().to_string()).status();
-        let _ = self.daemon.wait();
-        let _ = Command::new("umount").arg("-l").arg(self.dir.join("mnt")).stderr(Stdio::null()).status();
+        if let Some(daemon) = self.daemon.take() {
+            kit::ended(daemon, &self.dir.join("mnt"));
+        }
     }
 }
 

@@ -1,10 +1,10 @@
 //! A store with its mount, and how to time what is done there.
 
-use crate::kit::median;
+use crate::kit::{ended, median, mounted};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 /// A store and its mount in a directory of their own.
@@ -35,27 +35,15 @@ impl Bench {
     /// Mounts and returns how long it took until a first listing was answered.
     pub fn mount(&mut self) -> Duration {
         let begun = Instant::now();
-        let child = Command::new(env!("CARGO_BIN_EXE_mementofs"))
-            .args(["mount", "-f"])
-            .args([self.store(), self.top()])
-            .env("MEMENTOFS_READY", "1")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn();
-        let mut child = child.expect("the program starts");
-        let mut line = [0; 6];
-        std::io::Read::read_exact(child.stdout.as_mut().expect("a pipe"), &mut line).expect("the mount serves");
+        self.daemon = Some(mounted(&self.store(), &self.top()));
         assert!(fs::read_dir(self.top()).expect("a listing").count() < usize::MAX);
-        self.daemon = Some(child);
         begun.elapsed()
     }
 
     /// Ends the mount.
     pub fn unmount(&mut self) {
-        if let Some(mut daemon) = self.daemon.take() {
-            let _ = Command::new("kill").arg(daemon.id().to_string()).status();
-            let _ = daemon.wait();
+        if let Some(daemon) = self.daemon.take() {
+            ended(daemon, &self.top());
         }
     }
 
@@ -90,7 +78,6 @@ impl Bench {
 impl Drop for Bench {
     fn drop(&mut self) {
         self.unmount();
-        let _ = Command::new("umount").arg("-l").arg(self.top()).stderr(Stdio::null()).status();
     }
 }
 
