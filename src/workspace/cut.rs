@@ -99,6 +99,13 @@ impl SealedFile {
     }
 }
 
+/// Files that were cut so far.
+struct FileCuts {
+    cuts: Vec<FileCut>,
+    /// How many bytes of plain files may still be copied.
+    copy_room: u64,
+}
+
 impl LiveTree {
     /// Takes out everything that changed so far. Costs memory work in proportion to what changed.
     pub fn cut(&mut self) -> Result<Cut, WorkspaceError> {
@@ -111,31 +118,27 @@ impl LiveTree {
         };
         self.generation += 1;
         self.sealing = true;
-        self.copy_room = COPIES_BYTES_MAX;
+        let mut files = FileCuts { cuts: Vec::new(), copy_room: COPIES_BYTES_MAX };
         let mut queue = vec![ROOT];
         let mut next = 0;
         while next < queue.len() {
-            let directory = self.cut_directory(queue[next], &mut queue, &mut cut.files)?;
+            let directory = self.cut_directory(queue[next], &mut queue, &mut files)?;
             cut.directories.push(directory);
             next += 1;
         }
         let changed: Vec<u64> = self.link_changes.keys().copied().collect();
         for identity in changed {
             let entry = match self.loaded(identity) {
-                Some(ino) => Some(self.cut_entry(ino, &mut cut.files)?),
+                Some(ino) => Some(self.cut_entry(ino, &mut files)?),
                 None => None,
             };
             cut.links.push((identity, entry));
         }
+        cut.files = files.cuts;
         Ok(cut)
     }
 
-    fn cut_directory(
-        &mut self,
-        ino: Ino,
-        queue: &mut Vec<Ino>,
-        files: &mut Vec<FileCut>,
-    ) -> Result<DirectoryCut, WorkspaceError> {
+    fn cut_directory(&mut self, ino: Ino, queue: &mut Vec<Ino>, files: &mut FileCuts) -> Result<DirectoryCut, WorkspaceError> {
         let inode = self.inode(ino)?;
         let entry = inode.to_entry();
         let changed: Vec<(Name, Option<Ino>)> = self
@@ -156,7 +159,7 @@ impl LiveTree {
         Ok(DirectoryCut { ino, entry, edits })
     }
 
-    fn cut_child(&mut self, child: Ino, queue: &mut Vec<Ino>, files: &mut Vec<FileCut>) -> Result<Edit, WorkspaceError> {
+    fn cut_child(&mut self, child: Ino, queue: &mut Vec<Ino>, files: &mut FileCuts) -> Result<Edit, WorkspaceError> {
         let inode = self.inode(child)?;
         if inode.linked {
             return Ok(Edit::Link(inode.identity));
@@ -168,9 +171,8 @@ impl LiveTree {
         self.cut_entry(child, files).map(Edit::Entry)
     }
 
-    fn cut_entry(&mut self, ino: Ino, files: &mut Vec<FileCut>) -> Result<EntryCut, WorkspaceError> {
+    fn cut_entry(&mut self, ino: Ino, files: &mut FileCuts) -> Result<EntryCut, WorkspaceError> {
         let held = self.held.contains(&ino);
-        let mut room = self.copy_room;
         let inode = self.inode_mut(ino)?;
         let entry = inode.to_entry();
         let mut file = None;
@@ -187,15 +189,14 @@ impl LiveTree {
             }
             let mut copy = None;
             if let FileBody::Plain(plain) = body {
-                copy = plain.copy(room);
-                room -= copy.as_ref().map_or(0, |copy| copy.len() as u64);
+                copy = plain.copy(files.copy_room);
+                files.copy_room -= copy.as_ref().map_or(0, |copy| copy.len() as u64);
                 inode.mtime = plain.seen.mtime;
                 inode.ctime = inode.ctime.max(plain.seen.ctime);
             }
-            file = Some(files.len());
-            files.push(FileCut { ino, body: body.clone(), copy });
+            file = Some(files.cuts.len());
+            files.cuts.push(FileCut { ino, body: body.clone(), copy });
         }
-        self.copy_room = room;
         Ok(EntryCut { ino, entry, file })
     }
 

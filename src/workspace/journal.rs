@@ -25,7 +25,7 @@ const RESERVE_STEP_BYTES: u64 = 512 << 10;
 
 /// Zeros written ahead at a time when somebody syncs: a record that replaces zeros changes nothing but data, and its sync
 /// waits for one write instead of a transaction of the file system too.
-const ZEROED_STEP_BYTES: u64 = 256 << 10;
+static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
 
 /// What room a record may use.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -126,7 +126,7 @@ impl Journal {
         let reserved = if room == Room::Any { Ok(()) } else { self.reserve(len) };
         let written = match reserved {
             Err(err) if room == Room::Free => Err(err), // Nothing was written, and the room that is kept stays.
-            reserved => self.write_record(&mut record, reserved.is_ok()),
+            reserved => self.write_record(&record, reserved.is_ok()),
         };
         if written.is_ok() {
             self.offset += len;
@@ -137,15 +137,13 @@ impl Journal {
     }
 
     /// Writes a record, and zeros behind it where somebody syncs and there is `room`.
-    fn write_record(&mut self, record: &mut Vec<u8>, room: bool) -> io::Result<()> {
+    fn write_record(&mut self, record: &[u8], room: bool) -> io::Result<()> {
         let end = self.offset + record.len() as u64;
-        if room && end > self.zeroed && self.sync.is_wanted() {
-            record.resize(record.len() + ZEROED_STEP_BYTES as usize, 0);
-        }
         let written = self.file.write_all_at(record, self.offset);
-        if written.is_ok() {
-            self.zeroed = self.zeroed.max(self.offset + record.len() as u64);
-        } else {
+        if written.is_ok() && end > self.zeroed {
+            let ahead = room && self.sync.is_wanted() && self.file.write_all_at(&ZEROS, end).is_ok();
+            self.zeroed = if ahead { end + ZEROS.len() as u64 } else { end };
+        } else if written.is_err() {
             // A part of the record may be there: the next one overwrites it, and a crash before that finds a torn tail.
             let _ = self.file.set_len(self.offset);
             self.zeroed = self.offset;

@@ -30,8 +30,6 @@ pub struct LiveTree {
     pub(super) generation: u64,
     /// A cut was taken and is not settled: its names may enter the sealed tree at any time.
     pub(super) sealing: bool,
-    /// How many bytes of plain files the cut that is being taken may copy.
-    pub(super) copy_room: u64,
     /// Plain files that others may have descriptors or mappings of.
     pub(super) held: HashSet<Ino>,
     /// Sealed descriptions of the inodes with several names.
@@ -51,7 +49,6 @@ impl LiveTree {
             next_alias: ALIAS_MIN,
             generation: 1,
             sealing: false,
-            copy_room: 0,
             held: HashSet::new(),
             links_base: root.links,
             link_changes: BTreeMap::new(),
