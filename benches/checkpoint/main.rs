@@ -47,12 +47,7 @@ fn one_tree(files: usize, flat: bool, quick: bool, table: &mut Table) {
     let mut bench = Bench::new();
     let source = bench.dir.path().join("source");
     make_tree(&source, files, flat);
-    let output = Command::new(env!("CARGO_BIN_EXE_mementofs"))
-        .args(["import", "--store"])
-        .args([&bench.store(), &source])
-        .stdout(Stdio::null())
-        .status();
-    assert!(output.expect("the program starts").success());
+    import_into(&bench.store(), &source);
     let shape = if flat { "in one directory" } else { "in directories" };
     let opened = median_ms(if quick { 3 } else { 21 }, |_| {
         bench.unmount();
@@ -133,12 +128,7 @@ fn idle_branches(count: usize, table: &mut Table) {
     let mut bench = Bench::new();
     let source = bench.dir.path().join("source");
     make_tree(&source, 10_000, false);
-    let imported = Command::new(env!("CARGO_BIN_EXE_mementofs"))
-        .args(["import", "--store"])
-        .args([&bench.store(), &source])
-        .stdout(Stdio::null())
-        .status();
-    assert!(imported.expect("the program starts").success());
+    import_into(&bench.store(), &source);
     bench.mount();
     let branches = bench.top().join(".memento/branches");
     let resident = bench.resident_mib();
@@ -165,6 +155,16 @@ fn idle_branches(count: usize, table: &mut Table) {
         "times",
         "2",
     );
+}
+
+/// Makes a store of a directory.
+fn import_into(store: &Path, source: &Path) {
+    let imported = Command::new(env!("CARGO_BIN_EXE_mementofs"))
+        .args(["import", "--store"])
+        .args([store, source])
+        .stdout(Stdio::null())
+        .status();
+    assert!(imported.expect("the program starts").success());
 }
 
 fn make_tree(source: &Path, files: usize, flat: bool) {
@@ -221,12 +221,7 @@ fn import(files: usize, table: &mut Table) {
     for round in 0..3 {
         let store = dir.path().join(format!("store{round}"));
         let begun = Instant::now();
-        let status = Command::new(env!("CARGO_BIN_EXE_mementofs"))
-            .args(["import", "--store"])
-            .args([&store, &source])
-            .stdout(Stdio::null())
-            .status();
-        assert!(status.expect("the program starts").success());
+        import_into(&store, &source);
         times.push(begun.elapsed().as_secs_f64());
         let _ = fs::remove_dir_all(&store);
     }
