@@ -34,7 +34,7 @@ impl StagingFile {
         self.number
     }
 
-    /// Writes `data` at `offset`, as [`write_part`] does. It survives the death of this process when this returns.
+    /// Writes `data` at `offset`, as one plain write does. It survives the death of this process when this returns.
     pub fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<usize> {
         write_part(&self.file, offset, data)
     }

@@ -5,7 +5,7 @@ use super::side::{Key, Side, Target, Versions};
 use super::{ConflictKind, MergePolicy, MergeRules};
 use crate::object::{Entry, NAME_BYTES_MAX, Name, Root};
 use crate::tree::{NodeSink, TreeError, lookup, tree_of};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// A conflict before the paths of the result are known.
 pub(super) struct Raised {
@@ -64,7 +64,7 @@ impl<'a> Plan<'a> {
         self.settle_directories()?;
         self.place_directories()?;
         for _ in 0..=self.theirs.directories.len() {
-            if !self.break_cycles() {
+            if !self.break_cycles()? {
                 break;
             }
             self.place_directories()?; // What lost its place needs another one, which may close another cycle.
@@ -74,7 +74,7 @@ impl<'a> Plan<'a> {
 
     /// Takes what both sides made under one name for one file or directory.
     fn match_new(&mut self) {
-        let mut twins = HashMap::new();
+        let (mut twins, mut matched) = (HashMap::new(), HashSet::new());
         let both: BTreeSet<u64> = self.theirs.directories.keys().copied().collect();
         let mut waiting: Vec<(u64, u64)> = both.into_iter().map(|id| (id, id)).collect();
         while let Some((our_id, their_id)) = waiting.pop() {
@@ -82,9 +82,12 @@ impl<'a> Plan<'a> {
                 let ours = self.ours.names.get(&(our_id, key.1.clone())).and_then(|slot| slot.side);
                 let (Some(ours), Some(theirs)) = (ours, slot.side) else { continue };
                 let new = is_new(&self.ours, ours) && is_new(&self.theirs, theirs);
-                let free = !twins.contains_key(&theirs.id) && !self.ours.files.contains_key(&theirs.id);
+                let free = !twins.contains_key(&theirs.id)
+                    && !matched.contains(&ours.id) // One file of ours is not two of theirs.
+                    && !self.ours.files.contains_key(&theirs.id);
                 if new && free && ours.id != theirs.id && ours.is_directory == theirs.is_directory {
                     twins.insert(theirs.id, ours.id);
+                    matched.insert(ours.id);
                     if ours.is_directory {
                         waiting.push((ours.id, theirs.id));
                     }

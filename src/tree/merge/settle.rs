@@ -45,13 +45,13 @@ impl Plan<'_> {
             && single(theirs)
             && base.is_none_or(single)
         {
-            self.renamed_twice(kept, came);
+            self.renamed_twice(kept, came)?;
         } else if ours.nlink as usize <= gone
             && came.is_empty()
             && base.is_some_and(|base| changed(base, ours) || changed(base, theirs))
         {
             // Each side took other names away, and one of them changed the file: its names stay.
-            our_keys.iter().for_each(|key| self.give_back(key));
+            our_keys.iter().try_for_each(|key| self.give_back(key))?;
             if let Some(key) = our_keys.first() {
                 self.raise(key, ConflictKind::Deleted, None);
             }
@@ -71,30 +71,33 @@ impl Plan<'_> {
     }
 
     /// Lets one of two new names go.
-    fn renamed_twice(&mut self, ours: &Key, theirs: &Key) {
+    fn renamed_twice(&mut self, ours: &Key, theirs: &Key) -> Result<(), TreeError> {
         if self.rules.policy == MergePolicy::Theirs {
             self.edits.insert(ours.clone(), None);
         } else {
-            self.withdraw(theirs);
+            self.withdraw(theirs)?;
         }
         self.raise(ours, ConflictKind::Renamed, Some(theirs.clone()));
+        Ok(())
     }
 
-    /// Leaves a name as it is in our state, unless what it stood for has another one by now.
-    fn give_back(&mut self, key: &Key) {
-        self.edits.remove(key);
-        match self.ours_at(key) {
-            Some(target) if self.is_elsewhere(target, key) => drop(self.edits.insert(key.clone(), None)),
-            _ => self.needed.push(key.0),
+    /// Leaves a name as it is in our state, unless what it stood for has another one by now. What theirs put there is not lost:
+    /// one of the two makes way.
+    fn give_back(&mut self, key: &Key) -> Result<(), TreeError> {
+        let came = self.edits.remove(key).flatten();
+        let ours = self.ours_at(key);
+        if ours.is_some_and(|target| self.is_elsewhere(target, key)) {
+            self.edits.insert(key.clone(), came);
+            return Ok(());
         }
+        self.needed.push(key.0);
+        came.filter(|came| Some(*came) != ours).map_or(Ok(()), |came| self.make_way(key, came))
     }
 
     /// Takes back what theirs put under a name.
-    fn withdraw(&mut self, key: &Key) {
-        match self.ours_at(key) {
-            Some(_) => self.give_back(key),
-            None => drop(self.edits.remove(key)),
-        }
+    fn withdraw(&mut self, key: &Key) -> Result<(), TreeError> {
+        self.edits.remove(key);
+        if self.ours_at(key).is_some() { self.give_back(key) } else { Ok(()) }
     }
 
     /// Says whether the result has a file or directory under another name too.
@@ -121,7 +124,7 @@ impl Plan<'_> {
         for key in &keys {
             let here = self.is_at(key, id);
             if self.rules.policy == MergePolicy::Ours && here {
-                self.withdraw(key);
+                self.withdraw(key)?;
             } else if self.rules.policy != MergePolicy::Ours && !here && !self.aside.contains_key(&id) {
                 self.make_way(key, file)?;
             }
@@ -148,10 +151,7 @@ impl Plan<'_> {
         for key in &keys {
             match self.edits.get(key).copied() {
                 None if self.rules.policy == MergePolicy::Theirs => drop(self.edits.insert(key.clone(), None)),
-                Some(came) if self.rules.policy != MergePolicy::Theirs => {
-                    self.give_back(key);
-                    came.map_or(Ok(()), |came| self.make_way(key, came))?;
-                }
+                Some(_) if self.rules.policy != MergePolicy::Theirs => self.give_back(key)?,
                 _ => {}
             }
         }
@@ -182,17 +182,17 @@ impl Plan<'_> {
                         && self.is_at(&ours, id)
                         && self.is_at(&theirs, id)
                     {
-                        self.renamed_twice(&ours, &theirs);
+                        self.renamed_twice(&ours, &theirs)?;
                     }
                 }
                 (None, Some(_)) if base_place.is_some() && their_place != base_place => {
                     if let Some(place) = their_place {
-                        self.moved_and_deleted(id, &place, true);
+                        self.moved_and_deleted(id, &place, true)?;
                     }
                 }
                 (Some(_), None) if base_place.is_some() && our_place != base_place => {
                     if let Some(place) = our_place {
-                        self.moved_and_deleted(id, &place, false);
+                        self.moved_and_deleted(id, &place, false)?;
                     }
                 }
                 _ => {}
@@ -202,14 +202,16 @@ impl Plan<'_> {
     }
 
     /// One side moved a directory, the other deleted it: it stays whole where it was moved, or goes, as the policy says.
-    fn moved_and_deleted(&mut self, id: u64, place: &Key, in_theirs: bool) {
+    fn moved_and_deleted(&mut self, id: u64, place: &Key, in_theirs: bool) -> Result<(), TreeError> {
         self.raise(place, ConflictKind::RenamedDeleted, None);
         match (in_theirs, self.rules.policy) {
-            (true, MergePolicy::Ours) => self.withdraw(place),
+            (true, MergePolicy::Ours) | (false, MergePolicy::Theirs) if !self.is_at(place, id) => {} // It made way: it stays aside.
+            (true, MergePolicy::Ours) => self.withdraw(place)?,
             (false, MergePolicy::Theirs) => drop(self.edits.insert(place.clone(), None)),
             (true, _) => self.restore_theirs(id),
-            (false, _) => self.restore_ours(id),
+            (false, _) => self.restore_ours(id)?,
         }
+        Ok(())
     }
 
     /// Brings back what ours deleted in a directory that theirs still has.
@@ -230,20 +232,21 @@ impl Plan<'_> {
     }
 
     /// Keeps what theirs deleted in a directory that ours still has.
-    fn restore_ours(&mut self, id: u64) {
+    fn restore_ours(&mut self, id: u64) -> Result<(), TreeError> {
         let mut waiting = vec![id];
         while let Some(id) = waiting.pop() {
             let deleted: Vec<Key> =
                 self.edits.range(range_of(id)).filter(|(_, target)| target.is_none()).map(|(key, _)| key.clone()).collect();
             for key in deleted {
-                self.give_back(&key);
+                self.give_back(&key)?;
                 waiting.extend(self.ours_at(&key).filter(|target| target.is_directory).map(|target| target.id));
             }
         }
+        Ok(())
     }
 
     /// Takes back their move of each directory that would lie within itself; says whether there was one.
-    pub fn break_cycles(&mut self) -> bool {
+    pub fn break_cycles(&mut self) -> Result<bool, TreeError> {
         let mut found = false;
         let moved: Vec<(Key, u64)> = self
             .edits
@@ -259,14 +262,14 @@ impl Plan<'_> {
             }
             if above == Some(id) {
                 found = true;
-                self.withdraw(&key);
+                self.withdraw(&key)?;
                 if let Some(place) = self.our_place(id) {
-                    self.give_back(&place);
+                    self.give_back(&place)?;
                     self.raise(&place, ConflictKind::Cycle, Some(key));
                 }
             }
         }
-        found
+        Ok(found)
     }
 
     /// Gives every directory that holds something in the result a place in it.

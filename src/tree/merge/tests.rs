@@ -170,6 +170,21 @@ fn check(nodes: &MemoryNodes, root: &Root) {
     }
 }
 
+/// Returns the files of a state, without its directories: those with one name, and those with several.
+fn identities(nodes: &MemoryNodes, root: &Root) -> (HashSet<u64>, HashSet<u64>) {
+    let (mut single, mut linked) = (HashSet::new(), HashSet::new());
+    walk(nodes, root, &mut |_, item| {
+        match item {
+            TreeItem::Entry(entry) if entry.node.kind() == EntryKind::Directory => {}
+            TreeItem::Entry(entry) => drop(single.insert(entry.identity)),
+            TreeItem::Link(identity) => drop(linked.insert(*identity)),
+        }
+        Ok(())
+    })
+    .unwrap();
+    (single, linked)
+}
+
 #[test]
 fn changes_of_different_files_are_all_there() {
     let (bench, mut ours, mut theirs) = Bench::new(&["a", "b", "c", "d/e", "d/f"]);
@@ -361,6 +376,57 @@ fn a_merge_reads_what_the_sides_changed() {
     assert_eq!(report(&bench.nodes, &bench.base, &merged.root).unwrap().len(), 2);
 }
 
+/// Found by `any_two_states_merge_into_a_whole_one`: what theirs had moved there went with what it had deleted.
+#[test]
+fn a_directory_stays_where_another_that_theirs_deleted_had_been_moved() {
+    for (policy, kept) in [(MergePolicy::Theirs, "new/file: r/file"), (MergePolicy::Ours, "new/x: d/x")] {
+        let (bench, mut ours, mut theirs) = Bench::new(&["r/file", "d/x", "other"]);
+        let bench = bench.with(policy);
+        ours.rename("d", "new");
+        theirs.remove("d");
+        theirs.rename("r", "new");
+        for (one, other) in [(&ours, &theirs), (&theirs, &ours)] {
+            let (shown, conflicts) = bench.result(one, other);
+            assert!(shown.iter().any(|line| line.ends_with("/file: r/file")), "{policy:?}: {shown:?}");
+            assert!(conflicts.contains(&("new".to_owned(), "rename/delete")), "{conflicts:?}");
+        }
+        let (shown, _) = bench.result(&ours, &theirs);
+        assert!(shown.contains(&kept.to_owned()), "{policy:?}: {shown:?}");
+    }
+}
+
+/// Found likewise: the names of a file came back over a directory that theirs had moved there.
+#[test]
+fn names_that_come_back_take_nobodys_place() {
+    for policy in [MergePolicy::Markers, MergePolicy::Ours, MergePolicy::Theirs] {
+        let mut state = TestState::with(&["q/s", "r/file"]);
+        state.link("q/s", "q/r");
+        let (bench, mut ours, mut theirs) = Bench::of(state);
+        let bench = bench.with(policy);
+        ours.remove("q/s");
+        theirs.remove("q/r");
+        theirs.rename("r", "q/r");
+        for (one, other) in [(&ours, &theirs), (&theirs, &ours)] {
+            let (shown, _) = bench.result(one, other);
+            assert!(shown.iter().any(|line| line.contains("/file: ")), "{policy:?}: {shown:?}");
+        }
+    }
+}
+
+/// Found likewise: the second of theirs was taken for the same file, and was gone without a word.
+#[test]
+fn one_new_file_of_two_names_is_not_two_new_files_of_the_other_side() {
+    let (bench, mut ours, mut theirs) = Bench::new(&["a"]);
+    bench.write(&mut ours, "s", "ours");
+    ours.link("s", "p");
+    bench.write(&mut theirs, "s", "theirs s");
+    bench.write(&mut theirs, "p", "theirs p");
+    for (one, other) in [(&ours, &theirs), (&theirs, &ours)] {
+        let (shown, conflicts) = bench.result(one, other);
+        assert!(shown.iter().any(|line| line.contains("theirs p")) && !conflicts.is_empty(), "{shown:?} {conflicts:?}");
+    }
+}
+
 fn operations() -> impl Strategy<Value = Vec<(usize, usize, usize)>> {
     prop::collection::vec((0usize..7, 0usize..40, 0usize..400), 0..25)
 }
@@ -381,6 +447,17 @@ proptest! {
         let (back, _) = bench.merge(&theirs, &ours);
         if conflicts.is_empty() {
             prop_assert_eq!(bench.shown(&merged).into_keys().collect::<Vec<_>>(), bench.shown(&back).into_keys().collect::<Vec<_>>());
+        }
+        if bench.policy == MergePolicy::Markers {
+            // What neither deleted is there. Of several names each side may have taken another.
+            let of = |root: &Root| identities(&bench.nodes, root);
+            let (base, ours, theirs) = (of(&bench.base), of(&ours.root(&bench.nodes)), of(&theirs.root(&bench.nodes)));
+            for result in [&merged, &back] {
+                let (single, linked) = of(result);
+                let in_both = ours.0.intersection(&theirs.0).filter(|id| !base.1.contains(id));
+                let lost: Vec<_> = in_both.filter(|id| !single.contains(id) && !linked.contains(id)).collect();
+                prop_assert!(lost.is_empty(), "nobody deleted {:?}: {:?}", lost, bench.shown(result));
+            }
         }
         // What one side alone changed is in the result as that side has it.
         let (ours, theirs) = (ours.root(&bench.nodes), theirs.root(&bench.nodes));
