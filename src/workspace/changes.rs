@@ -8,7 +8,8 @@ use super::journal::Journal;
 use super::live::LiveTree;
 use super::opens::Opens;
 use super::operation::{AttributeChange, Left, NewNode, Operation, RangeChange, RangeOptions};
-use super::staging::StagingDir;
+use super::staging::{StagingDir, StagingFile};
+use super::syncing::unsynced;
 use crate::object::{Content, EntryKind, Name, Timestamp, Xattrs};
 use std::collections::HashMap;
 use std::io;
@@ -261,7 +262,23 @@ impl Live {
                 Operation::RenameLeaving { parent: from, name, new_parent: to, new_name, left, time }
             }
         };
-        self.perform(&operation, &[parent, new_parent])
+        let mut ahead = target.map_or(Ok(Vec::new()), |_| self.tree.inode(ino).map(unsynced))?;
+        if let (RenameMode::Exchange, Some(other)) = (mode, target) {
+            ahead.extend(unsynced(self.tree.inode(other)?));
+        }
+        self.perform_behind(&ahead, &operation, &[parent, new_parent])
+    }
+
+    /// Performs an operation that must not survive a power cut without the bytes of `ahead`. Programs save by putting a new file
+    /// in the place of the old one, often without fsync(2): afterwards one of the two has to be there, as on ext4.
+    fn perform_behind(&mut self, ahead: &[Arc<StagingFile>], operation: &Operation, inos: &[Ino]) -> Result<(), WorkspaceError> {
+        if ahead.is_empty() {
+            return self.perform(operation, inos);
+        }
+        self.journal.sync().put_ahead(ahead);
+        let performed = self.perform(operation, inos);
+        self.journal.sync().hurry();
+        performed
     }
 
     fn check_replace(&self, ino: Ino, target: Ino) -> Result<(), WorkspaceError> {

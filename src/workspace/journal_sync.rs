@@ -4,12 +4,16 @@
 use super::group_sync::{Done, GroupSync, Work};
 use super::journal::{segment_path, segments};
 use super::segment::HEADER_BYTES;
+use super::staging::StagingFile;
 use crate::watchdog;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
+
+/// How often a sync looks whether more has to be durable before it. Each look takes on what came during the one before.
+const AHEAD_LOOKS_MAX: usize = 4;
 
 /// Makes the records of one journal durable. Whoever waits while a sync goes on shares the next one.
 pub struct JournalSync {
@@ -35,6 +39,8 @@ struct Segments {
     files: Vec<(u64, Arc<File>)>,
     /// A segment was created since the directory was synced.
     directory_dirty: bool,
+    /// Staging files whose bytes have to be durable before the records are.
+    ahead: Vec<Weak<StagingFile>>,
 }
 
 struct Batch {
@@ -93,6 +99,17 @@ impl JournalSync {
         self.shared.group.count(bytes);
     }
 
+    /// Has the bytes that `files` hold so far made durable before any record that is appended from now on, as far as syncs go:
+    /// the kernel may write a record by itself. To be called before the record is appended, and followed by [`Self::hurry`].
+    pub fn put_ahead(&self, files: &[Arc<StagingFile>]) {
+        self.shared.group.change(|segments| segments.ahead.extend(files.iter().map(Arc::downgrade)));
+    }
+
+    /// Begins a sync that nobody waits for.
+    pub fn hurry(&self) {
+        self.when_durable(Box::new(drop));
+    }
+
     /// Calls `done` when every record appended before the call is durable, perhaps from the thread that syncs.
     pub fn when_durable(&self, done: Done) {
         self.wanted.store(true, Ordering::Relaxed);
@@ -137,6 +154,7 @@ impl Begun {
 
 impl Shared {
     fn sync(&self, batch: &Batch) -> io::Result<()> {
+        self.sync_ahead();
         for (_, file) in &batch.files {
             file.sync_data()?; // Oldest first: a replay stops at the first gap.
         }
@@ -145,6 +163,21 @@ impl Shared {
             self.dir.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())?; // It names the directory.
         }
         Ok(())
+    }
+
+    /// A file that fails here tells it to whoever syncs it; the records are not to blame.
+    fn sync_ahead(&self) {
+        for _ in 0..AHEAD_LOOKS_MAX {
+            let ahead = self.group.change(|segments| std::mem::take(&mut segments.ahead));
+            if ahead.is_empty() {
+                return;
+            }
+            for file in ahead.iter().filter_map(Weak::upgrade) {
+                if let Err(err) = file.sync().and_then(|()| file.sync_name()) {
+                    tracing::warn!(staging = file.number(), "what took another file's place could not be synced: {err}");
+                }
+            }
+        }
     }
 }
 

@@ -25,6 +25,9 @@ pub struct StagingFile {
     sealed: AtomicBool,
     /// A sync failed: what the kernel then dropped nobody knows (fsync(2)), so later ones fail too.
     failed: AtomicBool,
+    /// How many writes there were, and how many of them a sync covers.
+    writes: AtomicU64,
+    synced_writes: AtomicU64,
     dir: Arc<StagingDir>,
 }
 
@@ -36,7 +39,14 @@ impl StagingFile {
 
     /// Writes `data` at `offset`, as one plain write does. It survives the death of this process when this returns.
     pub fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<usize> {
-        write_part(&self.file, offset, data)
+        let written = write_part(&self.file, offset, data);
+        self.writes.fetch_add(1, Ordering::Release);
+        written
+    }
+
+    /// Says whether there are bytes of ours that no sync has covered. What the kernel was given to write is not counted.
+    pub fn has_unsynced(&self) -> bool {
+        self.writes.load(Ordering::Acquire) > self.synced_writes.load(Ordering::Acquire)
     }
 
     /// Fills `buffer` from `offset`; beyond the end there are zeros.
@@ -89,7 +99,11 @@ impl StagingFile {
         if self.failed.load(Ordering::Acquire) {
             return Err(io::Error::from_raw_os_error(libc::EIO));
         }
+        let covered = self.writes.load(Ordering::Acquire);
         let synced = self.file.sync_data();
+        if synced.is_ok() {
+            self.synced_writes.fetch_max(covered, Ordering::AcqRel);
+        }
         self.failed.fetch_or(synced.is_err(), Ordering::AcqRel);
         synced
     }
@@ -225,6 +239,8 @@ impl StagingDir {
             file,
             sealed: AtomicBool::new(false),
             failed: AtomicBool::new(false),
+            writes: AtomicU64::new(1), // Nobody knows what was done to it before.
+            synced_writes: AtomicU64::new(0),
             dir: self.clone(),
         });
         self.opened().insert(number, Arc::downgrade(&handle));

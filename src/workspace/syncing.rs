@@ -99,11 +99,51 @@ impl Workspace {
     }
 }
 
+/// Returns the staging files that hold bytes of a file which no sync is known to have covered.
+pub fn unsynced(inode: &Inode) -> Vec<Arc<StagingFile>> {
+    let mut files = Vec::new();
+    add_staged(inode, &mut files);
+    let plain = matches!(inode.file(), Some(FileBody::Plain(_))); // The kernel writes it.
+    files.retain(|file| plain || file.has_unsynced());
+    files
+}
+
 /// Adds the staging files that hold bytes of a file.
 fn add_staged(inode: &Inode, files: &mut Vec<Arc<StagingFile>>) {
     match inode.file() {
         Some(FileBody::Layered(layered)) => layered.each_staging(&mut |file| files.push(file.clone())),
         Some(FileBody::Plain(plain)) => files.push(plain.file.clone()),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::changes::RenameMode;
+    use crate::object::{EntryKind, Name};
+    use crate::repository::Repository;
+    use crate::workspace::{Branches, NewNode, ROOT};
+
+    /// After a power cut the target was there, and full of zeros.
+    #[test]
+    fn what_takes_the_place_of_a_file_is_durable_before_its_new_name() {
+        let temp = tempfile::tempdir().unwrap();
+        let branches = Branches::new(Repository::create(&temp.path().join("store")).unwrap());
+        let workspace = branches.open("main").unwrap();
+        let name = |name: &str| Name::new(name.as_bytes()).unwrap();
+        let write_large = |at: &str| {
+            let node = NewNode { kind: EntryKind::File, mode: 0o644, uid: 0, gid: 0, device: 0, target: Box::default() };
+            let ino = workspace.create(ROOT, &name(at), node, 0).unwrap().ino;
+            workspace.write(ino, 0, &vec![7; 1 << 20], false).unwrap();
+            ino
+        };
+        write_large("target");
+        let (saved, other) = (write_large("saved"), write_large("other"));
+        workspace.rename(ROOT, &name("saved"), ROOT, &name("target"), RenameMode::Replace, None).unwrap();
+        workspace.rename(ROOT, &name("other"), ROOT, &name("new name"), RenameMode::Replace, None).unwrap();
+        workspace.sync_of(ROOT).unwrap().wait().unwrap();
+        let is_unsynced = |ino| !super::unsynced(workspace.live().tree.inode(ino).unwrap()).is_empty();
+        assert!(!is_unsynced(saved));
+        assert!(is_unsynced(other), "a file that takes nobody's place waits for its own fsync");
     }
 }
