@@ -5,6 +5,7 @@
 
 mod commits;
 mod content;
+mod cutter;
 mod error;
 mod gc;
 mod identities;
@@ -13,6 +14,7 @@ mod put_content;
 mod rebuild;
 mod repair;
 mod reserve;
+mod side_by_side;
 mod trouble;
 mod verify;
 mod watch;
@@ -32,6 +34,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 pub use put_content::{ByteSource, Run};
 pub use rebuild::FoundBranch;
 pub use repair::{Repaired, repair};
+pub use side_by_side::side_by_side;
 pub use verify::{Check, Finding, Holder, Place, Verified};
 
 /// Name of the database in the store.

@@ -1,14 +1,17 @@
 //! Stores the bytes of a file: one blob when it is small and dense, otherwise pieces cut where the content says.
 
+use super::cutter::{Batch, Cutter, Piece};
+use super::side_by_side::side_by_side;
 use super::{Repository, RepositoryError};
 use crate::object::{Content, Extent, Manifest, ObjectKind};
-use crate::store::chunk::{ChunkSizes, chunk_sizes_for, first_chunk};
+use crate::store::chunk::{ChunkSizes, chunk_sizes_for};
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 /// Files without holes up to this size are one blob.
 const BLOB_BYTES_MAX: u64 = 1 << 20;
-/// Bytes are read this many chunks at a time.
-const CHUNKS_READ_AHEAD: u64 = 8;
+/// From this many bytes on several threads store the pieces.
+const PARALLEL_BYTES_MIN: u64 = 4 << 20;
 
 /// A run of bytes, or a hole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,13 +23,13 @@ pub struct Run {
 }
 
 /// A file whose bytes are to be stored.
-pub trait ByteSource {
+pub trait ByteSource: Sync {
     /// Returns the length of the file.
     fn size_bytes(&self) -> u64;
     /// Returns its runs, from the first byte to the last.
     fn runs(&self) -> Vec<Run>;
-    /// Reads a range, whole.
-    fn read(&self, range: Range<u64>) -> Result<Vec<u8>, RepositoryError>;
+    /// Appends a range, whole, to `bytes`.
+    fn read(&self, range: Range<u64>, bytes: &mut Vec<u8>) -> Result<(), RepositoryError>;
     /// Returns the piece starting at `at` if it is known to be stored already and ends by `end`.
     fn stored(&self, _at: u64, _end: u64) -> Option<Extent> {
         None
@@ -42,7 +45,8 @@ impl Repository {
         }
         let runs = source.runs();
         if size_bytes <= BLOB_BYTES_MAX && runs.iter().all(|run| !run.hole) {
-            let bytes = source.read(0..size_bytes)?;
+            let mut bytes = Vec::with_capacity(size_bytes as usize);
+            source.read(0..size_bytes, &mut bytes)?;
             return Ok(Content::Blob(self.put(ObjectKind::Blob, &bytes)?));
         }
         let sizes = chunk_sizes_for(size_bytes);
@@ -64,21 +68,36 @@ impl Repository {
         sizes: &ChunkSizes,
         manifest: &mut Manifest,
     ) -> Result<(), RepositoryError> {
-        let mut window = Window::default();
-        let mut at = run.start;
-        while at < run.end {
-            if let Some(extent) = source.stored(at, run.end) {
-                manifest.extents.push(extent);
-                at += extent.len;
-                continue;
-            }
-            let bytes = window.at(source, at, run.end, sizes.max as u64)?;
-            let len = first_chunk(bytes, sizes);
-            let blob = self.put(ObjectKind::Blob, &bytes[..len])?;
-            manifest.extents.push(Extent { len: len as u64, blob: Some(blob) });
-            at += len as u64;
-        }
+        let pays = run.end - run.start >= PARALLEL_BYTES_MIN;
+        let cutter = Mutex::new(Cutter::new(source, run, *sizes));
+        let mut batches = side_by_side(pays, || {
+            self.put_batches(&cutter).inspect_err(|_| cutter.lock().unwrap_or_else(PoisonError::into_inner).stop())
+        })?;
+        batches.sort_unstable_by_key(|(number, _)| *number);
+        manifest.extents.extend(batches.into_iter().flat_map(|(_, extents)| extents));
         Ok(())
+    }
+
+    /// Stores batches of pieces until there are none left. Returns the number of each, and its extents.
+    fn put_batches(&self, cutter: &Mutex<Cutter<'_>>) -> Result<Vec<(usize, Vec<Extent>)>, RepositoryError> {
+        let mut bytes = Vec::new();
+        let mut done = Vec::new();
+        loop {
+            let batch = cutter.lock().unwrap_or_else(PoisonError::into_inner).next(&mut bytes)?;
+            let Some(Batch { number, pieces }) = batch else { return Ok(done) };
+            let extents = pieces.into_iter().map(|piece| self.put_piece(piece, &bytes)).collect::<Result<_, _>>()?;
+            done.push((number, extents));
+        }
+    }
+
+    fn put_piece(&self, piece: Piece, bytes: &[u8]) -> Result<Extent, RepositoryError> {
+        match piece {
+            Piece::Stored(extent) => Ok(extent),
+            Piece::New(range) => {
+                let len = range.len() as u64;
+                Ok(Extent { len, blob: Some(self.put(ObjectKind::Blob, &bytes[range])?) })
+            }
+        }
     }
 }
 
@@ -89,27 +108,58 @@ fn push_hole(manifest: &mut Manifest, len: u64) {
     }
 }
 
-/// Reads ahead in large steps and hands out what lies at a moving position.
-#[derive(Default)]
-struct Window {
-    start: u64,
-    bytes: Vec<u8>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::ObjectId;
+    use crate::store::chunk::first_chunk;
 
-impl Window {
-    /// Returns the bytes from `at` on: `want`, or up to `end` when that is nearer.
-    fn at(&mut self, source: &dyn ByteSource, at: u64, end: u64, want: u64) -> Result<&[u8], RepositoryError> {
-        let want = want.min(end - at);
-        let have = self.start..self.start + self.bytes.len() as u64;
-        if at < have.start || at + want > have.end {
-            let ahead = (want * CHUNKS_READ_AHEAD).min(end - at);
-            self.bytes = source.read(at..at + ahead)?;
-            self.start = at;
+    struct Bytes(Vec<u8>, Vec<(u64, Extent)>);
+
+    impl ByteSource for Bytes {
+        fn size_bytes(&self) -> u64 {
+            self.0.len() as u64
         }
-        let from = (at - self.start) as usize;
-        let piece = self.bytes.get(from..from + want as usize);
-        piece
-            .filter(|piece| !piece.is_empty())
-            .ok_or_else(|| RepositoryError::Other("a file became shorter while it was read".into()))
+
+        fn runs(&self) -> Vec<Run> {
+            vec![Run { range: 0..self.size_bytes(), hole: false }]
+        }
+
+        fn read(&self, range: Range<u64>, bytes: &mut Vec<u8>) -> Result<(), RepositoryError> {
+            bytes.extend_from_slice(&self.0[range.start as usize..range.end as usize]);
+            Ok(())
+        }
+
+        fn stored(&self, at: u64, _end: u64) -> Option<Extent> {
+            self.1.iter().find(|(start, _)| *start == at).map(|(_, extent)| *extent)
+        }
+    }
+
+    /// However many threads store the pieces, and whatever of them is known to be stored, the list is the same.
+    #[test]
+    fn pieces_are_those_that_one_thread_would_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let repository = Repository::create(&dir.path().join("store")).unwrap();
+        let mut state = 88_172_645_463_325_252_u64;
+        let noise = |_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 56) as u8
+        };
+        let bytes: Vec<u8> = (0..12 << 20).map(noise).collect();
+        let sizes = chunk_sizes_for(bytes.len() as u64);
+        let (mut expected, mut rest) = (Vec::new(), &bytes[..]);
+        while !rest.is_empty() {
+            let (piece, tail) = rest.split_at(first_chunk(rest, &sizes));
+            expected.push(Extent { len: piece.len() as u64, blob: Some(ObjectId::of(piece)) });
+            rest = tail;
+        }
+        let starts = expected.iter().scan(0, |at, extent| Some(std::mem::replace(at, *at + extent.len)));
+        let known: Vec<_> = starts.zip(expected.clone()).filter(|(at, _)| at % 3 == 0).collect();
+        for known in [Vec::new(), known] {
+            let content = repository.put_content(&Bytes(bytes.clone(), known)).unwrap();
+            let Content::Manifest(id) = content else { panic!("{content:?}") };
+            assert_eq!(repository.manifest(&id).unwrap().extents, expected);
+            assert_eq!(repository.read_content(&content, 0..bytes.len() as u64).unwrap(), bytes);
+        }
     }
 }

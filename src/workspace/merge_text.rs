@@ -66,8 +66,9 @@ impl ByteSource for Bytes<'_> {
         vec![Run { range: 0..self.size_bytes(), hole: false }]
     }
 
-    fn read(&self, range: Range<u64>) -> Result<Vec<u8>, RepositoryError> {
-        let bytes = self.0.get(range.start as usize..range.end as usize);
-        bytes.map(<[u8]>::to_vec).ok_or_else(|| RepositoryError::Other("a range beyond the end of a text".into()))
+    fn read(&self, range: Range<u64>, bytes: &mut Vec<u8>) -> Result<(), RepositoryError> {
+        let part = self.0.get(range.start as usize..range.end as usize);
+        bytes.extend_from_slice(part.ok_or_else(|| RepositoryError::Other("a range beyond the end of a text".into()))?);
+        Ok(())
     }
 }

@@ -18,6 +18,11 @@ pub fn read(repository: &Repository, body: &FileBody, range: Range<u64>) -> Resu
     Ok(bytes)
 }
 
+/// Reads likewise, and appends what it reads.
+pub fn read_into(repository: &Repository, body: &FileBody, range: Range<u64>, bytes: &mut Vec<u8>) -> Result<(), WorkspaceError> {
+    body.pieces(range).iter().try_for_each(|piece| read_piece(repository, piece, bytes))
+}
+
 fn read_piece(repository: &Repository, piece: &Piece, bytes: &mut Vec<u8>) -> Result<(), WorkspaceError> {
     let len = piece.range.end - piece.range.start;
     let start = bytes.len();

@@ -6,7 +6,7 @@ use super::file::{FileBody, Source};
 use super::plain::Plain;
 use super::reading;
 use crate::object::{Content, Entry, Extent, Name, Node, ObjectId, ObjectKind, Root, TreeItem};
-use crate::repository::{ByteSource, Repository, RepositoryError, Run};
+use crate::repository::{ByteSource, Repository, RepositoryError, Run, side_by_side};
 use crate::tree::{self, NodeSink};
 use std::ops::Range;
 use std::sync::Arc;
@@ -44,27 +44,14 @@ pub fn seal(repository: &Repository, cut: &Cut) -> Result<Sealed, WorkspaceError
 
 fn seal_files(repository: &Repository, cut: &Cut) -> Result<Vec<SealedFile>, WorkspaceError> {
     let total: u64 = cut.files.iter().map(|file| file.body.size_bytes()).sum();
-    let threads = if total < PARALLEL_BYTES_MIN { 1 } else { std::thread::available_parallelism().map_or(1, usize::from) };
-    if threads == 1 || cut.files.len() < 2 {
-        return cut.files.iter().map(|file| seal_cut(repository, file)).collect();
-    }
     let next = AtomicUsize::new(0);
-    let work = || -> Result<Vec<(usize, SealedFile)>, WorkspaceError> {
+    let mut sealed = side_by_side(total >= PARALLEL_BYTES_MIN && cut.files.len() > 1, || {
         let mut done = Vec::new();
         loop {
             let at = next.fetch_add(1, Ordering::Relaxed);
-            let Some(file) = cut.files.get(at) else { return Ok(done) };
+            let Some(file) = cut.files.get(at) else { return Ok::<_, WorkspaceError>(done) };
             done.push((at, seal_cut(repository, file)?));
         }
-    };
-    let mut sealed = std::thread::scope(|scope| {
-        let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-        let mut sealed = work()?;
-        for helper in helpers {
-            let part = helper.join().map_err(|_| WorkspaceError::Invalid("a sealing thread failed".into()))?;
-            sealed.extend(part?);
-        }
-        Ok::<_, WorkspaceError>(sealed)
     })?;
     sealed.sort_unstable_by_key(|(at, _)| *at);
     Ok(sealed.into_iter().map(|(_, file)| file).collect())
@@ -158,8 +145,8 @@ impl ByteSource for DirtyBytes<'_> {
         runs
     }
 
-    fn read(&self, range: Range<u64>) -> Result<Vec<u8>, RepositoryError> {
-        reading::read(self.repository, self.body, range).map_err(|err| match err {
+    fn read(&self, range: Range<u64>, bytes: &mut Vec<u8>) -> Result<(), RepositoryError> {
+        reading::read_into(self.repository, self.body, range, bytes).map_err(|err| match err {
             WorkspaceError::Repository(err) => err,
             WorkspaceError::Io { what, source } => RepositoryError::Io { what, source },
             other => RepositoryError::Other(other.to_string()),

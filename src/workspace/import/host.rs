@@ -260,10 +260,10 @@ impl ByteSource for HostFile {
         self.runs.clone()
     }
 
-    fn read(&self, range: Range<u64>) -> Result<Vec<u8>, RepositoryError> {
-        let mut bytes = vec![0; (range.end - range.start) as usize];
-        let read = self.file.read_exact_at(&mut bytes, range.start);
-        read.map_err(|source| RepositoryError::Io { what: "import", source })?;
-        Ok(bytes)
+    fn read(&self, range: Range<u64>, bytes: &mut Vec<u8>) -> Result<(), RepositoryError> {
+        let start = bytes.len();
+        bytes.resize(start + (range.end - range.start) as usize, 0);
+        let read = self.file.read_exact_at(&mut bytes[start..], range.start);
+        read.map_err(|source| RepositoryError::Io { what: "import", source })
     }
 }
