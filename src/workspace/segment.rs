@@ -169,6 +169,8 @@ fn ending_at(bytes: &[u8], good: usize) -> Ending {
     }
     let whole = payload_at(bytes, good).map(|payload| good + FRAME_BYTES + payload.len());
     match whole {
+        // It was cut short, in room that had been filled with zeros.
+        Some(end) if written < end && !has_record_behind(bytes, good) => Ending::Torn,
         Some(end) if !has_unwritten_sector(bytes, good, end) => Ending::Damaged,
         // A length that leads into the zeros behind the records, or nowhere.
         Some(end) if end <= written => Ending::Torn,
@@ -259,6 +261,11 @@ mod tests {
         let bytes = segment(4);
         for len in segment(3).len() + 1..bytes.len() {
             assert_eq!(scanned(&bytes[..len]), (3, Ending::Torn), "cut at {len}");
+        }
+        // Found by `scripts/campaigns/sweep`: half of a write over zeros that were written ahead was called damage.
+        for len in segment(3).len() + 1..bytes.len() {
+            let cut_short = [&bytes[..len], &vec![0; 3000]].concat();
+            assert_eq!(scanned(&cut_short), (3, Ending::Torn), "cut at {len}, zeros behind");
         }
         let mut unwritten = segment(200);
         unwritten[512..1024].fill(0);
