@@ -53,7 +53,7 @@ impl ObjectKind {
 pub enum Container {
     /// `packs/NNNNNNNN.pack`.
     Pack(u32),
-    /// `objects/ab/cdef…`: a plain file named by its own SHA-256. Pieces of it are objects of their own.
+    /// `objects/ab/cdef…`: a plain file named by the SHA-256 of the list at its end. Pieces of it are objects of their own.
     Large(ObjectId),
 }
 

@@ -23,6 +23,8 @@ pub struct Cutter<'a> {
 pub struct Batch {
     /// Its place among the batches of the run.
     pub number: usize,
+    /// Where in the file the buffer begins.
+    pub start: u64,
     /// The pieces.
     pub pieces: Vec<Piece>,
 }
@@ -50,6 +52,7 @@ impl<'a> Cutter<'a> {
             self.at += extent.len;
             self.ahead = 1;
         }
+        let start = self.at;
         if self.at < self.end {
             self.cut_new(bytes, &mut pieces)?;
         }
@@ -57,7 +60,7 @@ impl<'a> Cutter<'a> {
             return Ok(None);
         }
         self.batches += 1;
-        Ok(Some(Batch { number: self.batches - 1, pieces }))
+        Ok(Some(Batch { number: self.batches - 1, start, pieces }))
     }
 
     fn cut_new(&mut self, bytes: &mut Vec<u8>, pieces: &mut Vec<Piece>) -> Result<(), RepositoryError> {

@@ -8,10 +8,11 @@ use super::watch::Watch;
 use super::{Repository, RepositoryError};
 use crate::history::{KeepRules, removable};
 use crate::object::{Author, Container, Content, Location, ObjectId, ObjectKind, Timestamp};
-use crate::store::{ContainerInfo, StoreError};
+use crate::store::{ContainerInfo, PackStore, StoreError};
 use crate::tree::{self, NodeSource, Reached};
 use serde_json::{Value, json};
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::{PoisonError, TryLockError};
 use std::time::{Duration, SystemTime};
 
@@ -220,7 +221,7 @@ impl Repository {
             let used = usage.get(&container.container).copied().unwrap_or_default();
             let dead = container.size_bytes.saturating_sub(used.stored_bytes);
             if run.purge {
-                return container.size_bytes > crate::store::size_of_pack(used.objects, used.stored_bytes);
+                return container.size_bytes > PackStore::size_with(container.container, used.objects, used.stored_bytes);
             }
             container.modified <= run.cutoff_system && dead * 100 > container.size_bytes * DEAD_PERCENT_MAX
         };
@@ -249,9 +250,16 @@ impl Repository {
 
     /// Gives back what is dead in a file where it lies, because there is no room for a copy of what lives in it.
     fn punch(&self, container: Container) -> Result<(), RepositoryError> {
-        let Container::Pack(number) = container else { return Ok(()) }; // A large object lives or dies as a whole.
-        let live: HashSet<u64> = self.objects_in(container)?.iter().map(|(_, _, location)| location.offset).collect();
-        match self.packs.punch_dead(number, |at| live.contains(&at.offset)) {
+        let mut live: Vec<Range<u64>> = self.objects_in(container)?.iter().map(|(_, _, at)| stored_range(at)).collect();
+        live.sort_unstable_by_key(|range| range.start);
+        let punched = match container {
+            Container::Pack(number) => {
+                let starts: HashSet<u64> = live.iter().map(|range| range.start).collect();
+                self.packs.punch_dead(number, |at| starts.contains(&at.offset))
+            }
+            Container::Large(id) => self.packs.punch_large(id, &live),
+        };
+        match punched {
             Err(err) if err.raw_os_error() == Some(libc::EOPNOTSUPP) => {
                 tracing::warn!(?container, "stays as it is: there is no room for a copy of what lives in it");
                 Ok(())
@@ -270,7 +278,8 @@ impl Repository {
         Ok(found)
     }
 
-    fn rewrite(&self, container: Container) -> Result<(), RepositoryError> {
+    /// Moves what lives in a file into packs, and removes the file.
+    pub(super) fn rewrite(&self, container: Container) -> Result<(), RepositoryError> {
         let mut live = self.objects_in(container)?;
         live.sort_unstable_by_key(|(_, _, location)| location.offset);
         for batch in live.chunks(MOVED_AT_ONCE) {
@@ -294,6 +303,10 @@ impl Repository {
         }
         Ok(self.packs.remove(container)?)
     }
+}
+
+fn stored_range(at: &Location) -> Range<u64> {
+    at.offset..at.offset + at.stored_bytes
 }
 
 /// What the objects used while it lives are kept for; see [`Repository::using`].

@@ -3,6 +3,7 @@
 //! The order that makes it safe lives here: bytes durable first, then the transaction that names them, then the reply.
 //! Objects stored since the last transaction are *pending*: known to this process, named by nothing on disk yet.
 
+mod adopt;
 mod commits;
 mod content;
 mod cutter;

@@ -1,11 +1,13 @@
 //! Stores the bytes of a file: one blob when it is small and dense, otherwise pieces cut where the content says.
 
+use super::adopt::ADOPTED_BYTES_MIN;
 use super::cutter::{Batch, Cutter, Piece};
 use super::side_by_side::side_by_side;
 use super::{Repository, RepositoryError};
-use crate::object::{Content, Extent, Manifest, ObjectKind};
+use crate::object::{Content, Extent, Manifest, ObjectId, ObjectKind};
 use crate::store::chunk::{ChunkSizes, chunk_sizes_for};
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 /// Files without holes up to this size are one blob.
@@ -22,6 +24,9 @@ pub struct Run {
     pub hole: bool,
 }
 
+/// Stores or finds a piece that begins at an offset of the file, and says what it is called.
+pub(super) type PutPiece<'a> = dyn Fn(u64, &[u8]) -> Result<ObjectId, RepositoryError> + Sync + 'a;
+
 /// A file whose bytes are to be stored.
 pub trait ByteSource: Sync {
     /// Returns the length of the file.
@@ -30,6 +35,10 @@ pub trait ByteSource: Sync {
     fn runs(&self) -> Vec<Run>;
     /// Appends a range, whole, to `bytes`.
     fn read(&self, range: Range<u64>, bytes: &mut Vec<u8>) -> Result<(), RepositoryError>;
+    /// Gives away the file in which each byte lies at its own offset, if there is one; whoever could write to it does not any more.
+    fn take_file(&self) -> Option<PathBuf> {
+        None
+    }
     /// Returns the piece starting at `at` if it is known to be stored already and ends by `end`.
     fn stored(&self, _at: u64, _end: u64) -> Option<Extent> {
         None
@@ -49,55 +58,68 @@ impl Repository {
             source.read(0..size_bytes, &mut bytes)?;
             return Ok(Content::Blob(self.put(ObjectKind::Blob, &bytes)?));
         }
-        let sizes = chunk_sizes_for(size_bytes);
+        if size_bytes >= ADOPTED_BYTES_MIN
+            && !self.compresses(source)?
+            && let Some(path) = source.take_file()
+        {
+            return self.adopt(source, runs, &path);
+        }
+        self.put_pieces(source, runs, &|_, bytes| self.put(ObjectKind::Blob, bytes))
+    }
+
+    /// Has `put` store or find the pieces of a file, and stores the list of them.
+    pub(super) fn put_pieces(
+        &self,
+        source: &dyn ByteSource,
+        runs: Vec<Run>,
+        put: &PutPiece<'_>,
+    ) -> Result<Content, RepositoryError> {
+        let sizes = chunk_sizes_for(source.size_bytes());
         let mut manifest = Manifest::default();
         for run in runs {
             if run.hole {
                 push_hole(&mut manifest, run.range.end - run.range.start);
             } else {
-                self.put_run(source, run.range, &sizes, &mut manifest)?;
+                manifest.extents.extend(put_run(source, run.range, sizes, put)?);
             }
         }
         Ok(Content::Manifest(self.put(ObjectKind::Manifest, &manifest.encode())?))
     }
+}
 
-    fn put_run(
-        &self,
-        source: &dyn ByteSource,
-        run: Range<u64>,
-        sizes: &ChunkSizes,
-        manifest: &mut Manifest,
-    ) -> Result<(), RepositoryError> {
-        let pays = run.end - run.start >= PARALLEL_BYTES_MIN;
-        let cutter = Mutex::new(Cutter::new(source, run, *sizes));
-        let mut batches = side_by_side(pays, || {
-            self.put_batches(&cutter).inspect_err(|_| cutter.lock().unwrap_or_else(PoisonError::into_inner).stop())
-        })?;
-        batches.sort_unstable_by_key(|(number, _)| *number);
-        manifest.extents.extend(batches.into_iter().flat_map(|(_, extents)| extents));
-        Ok(())
-    }
+fn put_run(
+    source: &dyn ByteSource,
+    run: Range<u64>,
+    sizes: ChunkSizes,
+    put: &PutPiece<'_>,
+) -> Result<impl Iterator<Item = Extent>, RepositoryError> {
+    let pays = run.end - run.start >= PARALLEL_BYTES_MIN;
+    let cutter = Mutex::new(Cutter::new(source, run, sizes));
+    let mut batches = side_by_side(pays, || {
+        put_batches(&cutter, put).inspect_err(|_| cutter.lock().unwrap_or_else(PoisonError::into_inner).stop())
+    })?;
+    batches.sort_unstable_by_key(|(number, _)| *number);
+    Ok(batches.into_iter().flat_map(|(_, extents)| extents))
+}
 
-    /// Stores batches of pieces until there are none left. Returns the number of each, and its extents.
-    fn put_batches(&self, cutter: &Mutex<Cutter<'_>>) -> Result<Vec<(usize, Vec<Extent>)>, RepositoryError> {
-        let mut bytes = Vec::new();
-        let mut done = Vec::new();
-        loop {
-            let batch = cutter.lock().unwrap_or_else(PoisonError::into_inner).next(&mut bytes)?;
-            let Some(Batch { number, pieces }) = batch else { return Ok(done) };
-            let extents = pieces.into_iter().map(|piece| self.put_piece(piece, &bytes)).collect::<Result<_, _>>()?;
-            done.push((number, extents));
+/// Stores batches of pieces until there are none left. Returns the number of each, and its extents.
+fn put_batches(cutter: &Mutex<Cutter<'_>>, put: &PutPiece<'_>) -> Result<Vec<(usize, Vec<Extent>)>, RepositoryError> {
+    let mut bytes = Vec::new();
+    let mut done = Vec::new();
+    loop {
+        let batch = cutter.lock().unwrap_or_else(PoisonError::into_inner).next(&mut bytes)?;
+        let Some(Batch { number, start, pieces }) = batch else { return Ok(done) };
+        let mut extents = Vec::with_capacity(pieces.len());
+        for piece in pieces {
+            extents.push(match piece {
+                Piece::Stored(extent) => extent,
+                Piece::New(range) => {
+                    let len = range.len() as u64;
+                    Extent { len, blob: Some(put(start + range.start as u64, &bytes[range])?) }
+                }
+            });
         }
-    }
-
-    fn put_piece(&self, piece: Piece, bytes: &[u8]) -> Result<Extent, RepositoryError> {
-        match piece {
-            Piece::Stored(extent) => Ok(extent),
-            Piece::New(range) => {
-                let len = range.len() as u64;
-                Ok(Extent { len, blob: Some(self.put(ObjectKind::Blob, &bytes[range])?) })
-            }
-        }
+        done.push((number, extents));
     }
 }
 
@@ -111,7 +133,6 @@ fn push_hole(manifest: &mut Manifest, len: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::object::ObjectId;
     use crate::store::chunk::first_chunk;
 
     struct Bytes(Vec<u8>, Vec<(u64, Extent)>);

@@ -5,7 +5,7 @@
 use super::commits::memento_of;
 use super::{DATABASE, FIRST_SEGMENT, MAIN_BRANCH, Repository, RepositoryError};
 use crate::history::{BranchState, Event, History, NewObject, Recorded, Standings};
-use crate::object::{Commit, Container, Entry, ObjectId, ObjectKind, Timestamp, TreeNode};
+use crate::object::{Commit, Container, Entry, Location, ObjectId, ObjectKind, Timestamp, TreeNode};
 use crate::store::{StoreDir, StoreLock};
 use crate::tree::NodeSource;
 use std::collections::{HashMap, HashSet};
@@ -55,7 +55,7 @@ impl Repository {
         let mut found = FoundObjects::default();
         let mut batch: Vec<NewObject> = Vec::new();
         for info in self.packs.containers()? {
-            for (kind, id, location) in self.records_in(info.container, info.size_bytes)? {
+            for (kind, id, location) in self.records_in(info.container)? {
                 if !wanted(&id)? {
                     continue;
                 }
@@ -72,18 +72,10 @@ impl Repository {
         Ok(found)
     }
 
-    fn records_in(
-        &self,
-        container: Container,
-        size_bytes: u64,
-    ) -> Result<Vec<(ObjectKind, ObjectId, crate::object::Location)>, RepositoryError> {
+    fn records_in(&self, container: Container) -> Result<Vec<(ObjectKind, ObjectId, Location)>, RepositoryError> {
         Ok(match container {
             Container::Pack(number) => self.packs.scan_pack(number)?.records,
-            Container::Large(id) => {
-                let encoding = crate::object::Encoding::Raw;
-                let whole = crate::object::Location { container, offset: 0, stored_bytes: size_bytes, size_bytes, encoding };
-                vec![(ObjectKind::Blob, id, whole)]
-            }
+            Container::Large(id) => self.packs.scan_large(id)?.records,
         })
     }
 

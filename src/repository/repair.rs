@@ -6,7 +6,7 @@ use super::rebuild::{FoundBranch, open_locked, rebuild_database};
 use super::verify::{Check, Verified};
 use super::{FIRST_SEGMENT, Repository, RepositoryError};
 use crate::history::{BranchRow, BranchState};
-use crate::object::ObjectId;
+use crate::object::{Container, ObjectId};
 use crate::tree::NodeSource;
 use std::collections::HashSet;
 use std::fs;
@@ -79,12 +79,15 @@ impl Repository {
         Ok(())
     }
 
-    /// Writes headers anew: all they say is known.
+    /// Writes headers anew: all they say is known. A large object whose list is damaged makes way for packs.
     fn mend_packs(&self, done: &mut Vec<String>) -> Result<(), RepositoryError> {
         let mut mended = 0u64;
         for container in self.history.usage()?.into_keys() {
             if self.packs.check_header(container).is_err() {
-                self.packs.mend_header(container)?;
+                match container {
+                    Container::Pack(number) => self.packs.mend_header(number)?,
+                    Container::Large(_) => self.rewrite(container)?,
+                }
                 mended += 1;
             }
         }

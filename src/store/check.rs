@@ -1,6 +1,7 @@
 //! Looks at packs as files: is each record where it is said to be, and what lies in a pack whose index is lost.
 
-use super::pack::{PACK_MAGIC, RECORD_HEADER_BYTES, RecordHeader};
+use super::large::size_of_large;
+use super::pack::{PACK_MAGIC, RECORD_HEADER_BYTES, RecordHeader, size_of_pack};
 use super::{PackStore, StoreError};
 use crate::object::{Container, Location, ObjectId, ObjectKind};
 use crate::sys;
@@ -24,7 +25,7 @@ impl PackStore {
     pub fn describe(&self, at: &Location) -> String {
         match at.container {
             Container::Pack(number) => format!("in pack {number} at offset {}", at.offset),
-            Container::Large(id) => format!("in objects/{id}"),
+            Container::Large(id) => format!("in objects/{id} at offset {}", at.offset),
         }
     }
 
@@ -47,9 +48,12 @@ impl PackStore {
         }
     }
 
-    /// Checks that a pack begins as packs do.
+    /// Checks that a pack begins, and a large object ends, as they do.
     pub fn check_header(&self, container: Container) -> Result<(), StoreError> {
-        let Container::Pack(number) = container else { return Ok(()) };
+        let number = match container {
+            Container::Pack(number) => number,
+            Container::Large(id) => return self.check_list(id),
+        };
         let path = self.path_of(container);
         let mut magic = [0; PACK_MAGIC.len()];
         let read = File::open(&path).and_then(|file| file.read_exact_at(&mut magic, 0));
@@ -64,8 +68,8 @@ impl PackStore {
     }
 
     /// Writes the first bytes of a pack anew: they are the same in every pack.
-    pub fn mend_header(&self, container: Container) -> Result<(), StoreError> {
-        self.mend(container, 0, &PACK_MAGIC)
+    pub fn mend_header(&self, number: u32) -> Result<(), StoreError> {
+        self.mend(Container::Pack(number), 0, &PACK_MAGIC)
     }
 
     /// Writes the header of a record anew, for an object that was just read and verified at this place.
@@ -80,6 +84,14 @@ impl PackStore {
         let path = self.path_of(container);
         let file = File::options().write(true).open(&path).map_err(StoreError::io("cannot open", &path))?;
         file.write_all_at(bytes, offset).and_then(|()| file.sync_data()).map_err(StoreError::io("cannot mend", path))
+    }
+
+    /// Returns the length of a file that holds that many objects of `stored_bytes` bytes together, and nothing else.
+    pub fn size_with(container: Container, objects: u64, stored_bytes: u64) -> u64 {
+        match container {
+            Container::Pack(_) => size_of_pack(objects, stored_bytes),
+            Container::Large(_) => size_of_large(objects, stored_bytes),
+        }
     }
 
     /// Gives back the room of the records of a pack that `is_live` says no to, where they lie; their headers stay, so that the

@@ -26,6 +26,13 @@ pub enum StoreError {
         /// What is wrong.
         detail: String,
     },
+    /// A large object is not as they are.
+    Large {
+        /// Its name.
+        id: ObjectId,
+        /// What is wrong.
+        detail: String,
+    },
     /// A file of the store failed.
     Io {
         /// What was done.
@@ -75,6 +82,7 @@ impl fmt::Display for StoreError {
             Self::Missing { id } => write!(f, "object {id} is missing from the store"),
             Self::Damaged { id, detail } => write!(f, "object {id} is damaged: {detail}"),
             Self::Pack { number, detail } => write!(f, "pack {number} {detail}"),
+            Self::Large { id, detail } => write!(f, "objects/{id} {detail}"),
             Self::Io { what, path, source } => write!(f, "{what} {}: {source}", path.display()),
             Self::Refused { path, reason } => write!(f, "{} cannot be used as a store: {reason}", path.display()),
             Self::Busy { path } => write!(f, "the store {} is in use by another process", path.display()),

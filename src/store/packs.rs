@@ -1,13 +1,12 @@
 //! All packs and large objects of a store: appending, reading, listing, removing.
 
-use super::dir::sync_dir;
 use super::pack::{RECORD_HEADER_BYTES, RecordHeader, original_form, stored_form};
 use super::writer::{PackWriter, pack_path};
 use super::{StoreDir, StoreError};
 use crate::object::{Container, Location, ObjectId, ObjectKind};
 use quick_cache::sync::Cache;
-use std::fs::{self, File, Permissions};
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -48,6 +47,10 @@ impl PackStore {
         let packs = dir.path().join("packs");
         let newest = pack_numbers(&packs)?.into_iter().max().unwrap_or(0);
         Ok(Self { dir, writer: PackWriter::new(packs, newest), files: Cache::new(FILES_CACHED) })
+    }
+
+    pub(super) fn dir(&self) -> &StoreDir {
+        &self.dir
     }
 
     /// Appends an object; [`Self::sync`] makes it survive. It can be read at once.
@@ -99,21 +102,6 @@ impl PackStore {
     /// Closes the files that are open only because they may be read again.
     pub fn rest(&self) {
         self.files.clear();
-    }
-
-    /// Makes the staging file at `staging` the large object `id`, which is the SHA-256 of its bytes. Durable when this returns.
-    pub fn adopt_large(&self, id: &ObjectId, staging: &Path) -> Result<Container, StoreError> {
-        let container = Container::Large(*id);
-        let path = self.path_of(container);
-        let shard = path.parent().unwrap_or(self.dir.path());
-        fs::create_dir_all(shard).map_err(StoreError::io("cannot make", shard))?;
-        let file = File::open(staging).map_err(StoreError::io("cannot open", staging))?;
-        file.sync_all().map_err(StoreError::io("cannot sync", staging))?;
-        fs::set_permissions(staging, Permissions::from_mode(0o400)).map_err(StoreError::io("cannot protect", staging))?;
-        fs::rename(staging, &path).map_err(StoreError::io("cannot place", &path))?;
-        sync_dir(shard)?;
-        sync_dir(&self.dir.path().join("objects"))?;
-        Ok(container)
     }
 
     /// Lists every file that holds objects.
@@ -291,21 +279,5 @@ mod tests {
             }
         });
         assert_eq!(packs.scan_pack(1).unwrap().records.len(), 800);
-    }
-
-    #[test]
-    fn a_staging_file_becomes_a_large_object_named_by_its_hash() {
-        let (temp, packs) = store();
-        let bytes = vec![3; 10_000];
-        let staging = temp.path().join("store/staging/1");
-        fs::write(&staging, &bytes).unwrap();
-        let id = ObjectId::of(&bytes);
-        let container = packs.adopt_large(&id, &staging).unwrap();
-        let whole =
-            Location { container, offset: 0, stored_bytes: 10_000, size_bytes: 10_000, encoding: crate::object::Encoding::Raw };
-        assert_eq!(packs.read(&id, &whole).unwrap(), bytes);
-        assert_eq!(packs.containers().unwrap().len(), 1);
-        packs.remove(container).unwrap();
-        assert_eq!(packs.containers().unwrap().len(), 0);
     }
 }

@@ -410,7 +410,7 @@ impl Live {
             FileBody::Layered(layered) if !layered.frozen => layered.staging.clone(),
             _ => None,
         };
-        if let Some(file) = open {
+        if let Some(file) = open.filter(|file| file.may_change()) {
             return file.write_at(offset, data).map_err(WorkspaceError::io("staging file"));
         }
         let file = self.staging.create().map_err(WorkspaceError::io("staging file"))?;

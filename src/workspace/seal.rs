@@ -5,10 +5,12 @@ use super::error::WorkspaceError;
 use super::file::{FileBody, Source};
 use super::plain::Plain;
 use super::reading;
+use super::staging::StagingFile;
 use crate::object::{Content, Entry, Extent, Name, Node, ObjectId, ObjectKind, Root, TreeItem};
 use crate::repository::{ByteSource, Repository, RepositoryError, Run, side_by_side};
 use crate::tree::{self, NodeSink};
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -151,6 +153,18 @@ impl ByteSource for DirtyBytes<'_> {
             WorkspaceError::Io { what, source } => RepositoryError::Io { what, source },
             other => RepositoryError::Other(other.to_string()),
         })
+    }
+
+    fn take_file(&self) -> Option<PathBuf> {
+        let mut only: Option<Arc<StagingFile>> = None;
+        for piece in self.body.pieces(0..self.body.size_bytes()) {
+            match piece.source {
+                Source::Hole => {}
+                Source::Staging(file, _) if only.as_ref().is_none_or(|only| Arc::ptr_eq(only, &file)) => only = Some(file),
+                _ => return None,
+            }
+        }
+        only?.give_away()
     }
 
     fn stored(&self, at: u64, end: u64) -> Option<Extent> {

@@ -5,11 +5,11 @@ use super::replay::fresh_aside;
 use crate::object::Timestamp;
 use crate::sys;
 use std::collections::HashMap;
-use std::fs::{self, File, FileTimes, OpenOptions};
+use std::fs::{self, File, FileTimes, OpenOptions, Permissions};
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -23,6 +23,10 @@ pub struct StagingFile {
     number: u64,
     file: File,
     sealed: AtomicBool,
+    /// The kernel may write it, and its length means something.
+    plain: bool,
+    /// Its bytes must not change any more: they may be those of a large object too.
+    given_away: AtomicBool,
     /// A sync failed: what the kernel then dropped nobody knows (fsync(2)), so later ones fail too.
     failed: AtomicBool,
     /// How many writes there were, and how many of them a sync covers.
@@ -67,6 +71,17 @@ impl StagingFile {
             }
         }
         Ok(())
+    }
+
+    /// Gives the file away to be a large object, if it can be one: from now on its bytes must not change. `None` when it was given
+    /// away before.
+    pub fn give_away(&self) -> Option<PathBuf> {
+        (!self.plain && !self.given_away.swap(true, Ordering::AcqRel)).then(|| self.path())
+    }
+
+    /// Says whether new bytes may be written to the file.
+    pub fn may_change(&self) -> bool {
+        !self.given_away.load(Ordering::Acquire)
     }
 
     /// Says how the file looks to the file system.
@@ -150,6 +165,9 @@ impl Drop for StagingFile {
     fn drop(&mut self) {
         self.dir.opened().remove(&self.number);
         if self.sealed.load(Ordering::Relaxed) {
+            if !self.may_change() {
+                let _ = self.file.set_permissions(Permissions::from_mode(0o400)); // A large object, and nothing else any more.
+            }
             let _ = fs::remove_file(self.path()); // What remains is found at the next start.
         } else {
             self.dir.released().push(self.number);
@@ -193,51 +211,56 @@ impl StagingDir {
 
     /// Makes an empty staging file.
     pub fn create(self: &Arc<Self>) -> io::Result<Arc<StagingFile>> {
-        self.create_with(OpenOptions::new().read(true).write(true).create_new(true))
+        self.create_with(OpenOptions::new().read(true).write(true).create_new(true), false)
     }
 
     /// Makes an empty staging file for the kernel to write: it is open for reading alone, so that writers can be told.
     pub fn create_plain(self: &Arc<Self>) -> io::Result<Arc<StagingFile>> {
-        self.create_with(OpenOptions::new().read(true).custom_flags(libc::O_CREAT | libc::O_EXCL))
+        self.create_with(OpenOptions::new().read(true).custom_flags(libc::O_CREAT | libc::O_EXCL), true)
     }
 
-    fn create_with(self: &Arc<Self>, options: &mut OpenOptions) -> io::Result<Arc<StagingFile>> {
+    fn create_with(self: &Arc<Self>, options: &mut OpenOptions, plain: bool) -> io::Result<Arc<StagingFile>> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let file = options.mode(0o600).open(self.path_of(number))?;
         self.created.fetch_add(1, Ordering::Release);
-        Ok(self.handle(number, file))
+        Ok(self.handle(number, file, plain, false))
     }
 
     /// Opens the staging file `number` as a crash left it; one that is missing comes back empty: its name never
     /// reached the disk, or the operation that let go of it follows in the journal.
     pub fn reopen(self: &Arc<Self>, number: u64) -> io::Result<Arc<StagingFile>> {
-        self.reopen_with(number, OpenOptions::new().read(true).write(true).create(true).truncate(false))
+        self.reopen_with(number, OpenOptions::new().read(true).write(true).create(true).truncate(false), false)
     }
 
     /// Opens one that the kernel wrote, likewise.
     pub fn reopen_plain(self: &Arc<Self>, number: u64) -> io::Result<Arc<StagingFile>> {
-        self.reopen_with(number, OpenOptions::new().read(true).custom_flags(libc::O_CREAT))
+        self.reopen_with(number, OpenOptions::new().read(true).custom_flags(libc::O_CREAT), true)
     }
 
-    fn reopen_with(self: &Arc<Self>, number: u64, options: &mut OpenOptions) -> io::Result<Arc<StagingFile>> {
+    fn reopen_with(self: &Arc<Self>, number: u64, options: &mut OpenOptions, plain: bool) -> io::Result<Arc<StagingFile>> {
         if let Some(file) = self.opened().get(&number).and_then(Weak::upgrade) {
             return Ok(file);
         }
-        let file = match options.mode(0o600).open(self.path_of(number)) {
+        let path = self.path_of(number);
+        let file = match options.mode(0o600).open(&path) {
             // One that the journal lets go of later has no need of an inode that the disk does not have. It reads as zeros and
             // takes no writes.
-            Err(err) if err.kind() == io::ErrorKind::StorageFull => File::open("/dev/null")?,
+            Err(err) if err.kind() == io::ErrorKind::StorageFull && !path.exists() => File::open("/dev/null")?,
             file => file?,
         };
         self.next.fetch_max(number.saturating_add(1), Ordering::Relaxed);
-        Ok(self.handle(number, file))
+        // A process that died may have given it away, and somebody else's checkpoint may count on that.
+        let given_away = file.metadata()?.nlink() > 1;
+        Ok(self.handle(number, file, plain, given_away))
     }
 
-    fn handle(self: &Arc<Self>, number: u64, file: File) -> Arc<StagingFile> {
+    fn handle(self: &Arc<Self>, number: u64, file: File, plain: bool, given_away: bool) -> Arc<StagingFile> {
         let handle = Arc::new(StagingFile {
             number,
             file,
             sealed: AtomicBool::new(false),
+            plain,
+            given_away: AtomicBool::new(given_away),
             failed: AtomicBool::new(false),
             writes: AtomicU64::new(1), // Nobody knows what was done to it before.
             synced_writes: AtomicU64::new(0),

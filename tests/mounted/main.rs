@@ -10,6 +10,7 @@ mod durability;
 mod environments;
 mod files;
 mod fsck;
+mod large_objects;
 mod links;
 mod merge;
 mod mount;

@@ -31,7 +31,11 @@ pub fn classes(original: &Original, scratch: &Path) -> Classes {
     let repository = Repository::open_as_is(&copy).unwrap();
     let mut classes = Classes::new();
     let visit = |_, kind, at: mementofs::object::Location, _| {
-        let Container::Pack(number) = at.container else { return };
+        let Container::Pack(number) = at.container else {
+            let path = repository.packs().path_of(at.container).strip_prefix(&copy).unwrap().to_owned();
+            classes.entry("large object").or_default().push((path, at.offset..at.offset + at.stored_bytes));
+            return;
+        };
         let path = PathBuf::from(format!("packs/{number:08}.pack"));
         let compressed = at.encoding == mementofs::object::Encoding::Zstd;
         let class = match kind {
@@ -47,6 +51,13 @@ pub fn classes(original: &Original, scratch: &Path) -> Classes {
         classes.entry(class).or_default().push((path, at.offset..at.offset + at.stored_bytes));
     };
     repository.history().each_object(visit).unwrap();
+    for container in repository.packs().containers().unwrap() {
+        let Container::Large(_) = container.container else { continue };
+        let path = repository.packs().path_of(container.container).strip_prefix(&copy).unwrap().to_owned();
+        let data = classes["large object"].iter().filter(|(other, _)| *other == path).map(|(_, range)| range.end).max();
+        let list = (path, data.unwrap()..container.size_bytes);
+        classes.entry("list of a large object").or_default().push(list);
+    }
     drop(repository);
     fs::remove_dir_all(copy).unwrap();
     for (part, class) in [("packs", "pack header"), ("journal/1", "journal"), ("staging/1", "staging file")] {

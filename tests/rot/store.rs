@@ -123,6 +123,7 @@ pub fn build(dir: &Path, crashed: bool) -> Original {
     let text = builder.file(work, "text", &bytes(40_000, 1, true));
     builder.file(work, "noise", &bytes(200_000, 2, false));
     let large = builder.file(work, "large", &bytes(1_300_000, 3, false));
+    builder.file(work, "taken-over", &bytes(4_400_000, 9, false));
     let many = builder.add(ROOT, "many", EntryKind::Directory, "");
     for at in 0..1200 {
         builder.add(many, &format!("name-{at}"), EntryKind::File, "");

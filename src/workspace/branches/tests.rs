@@ -141,3 +141,38 @@ fn who_still_has_a_deleted_branch_open_cannot_move_the_one_that_came_back() {
     assert!(matches!(old.undo(&author()), Err(WorkspaceError::NotFound(_))));
     assert_eq!(branches.repository().branch("b").unwrap().head, Some(newest));
 }
+
+/// The store took over a staging file, and the process died before the transaction of that checkpoint; another's transaction had
+/// named pieces of it. What is written to the file then must not go where they lie.
+#[test]
+fn a_file_that_was_given_away_keeps_its_bytes_when_the_checkpoint_never_came() {
+    let (temp, branches) = store();
+    let store = temp.path().join("store");
+    let main = branches.open("main").unwrap();
+    create(&main, "large");
+    let ino = main.lookup(ROOT, &Name::new(b"large").unwrap()).unwrap().unwrap().ino;
+    let mut state = 1_u64;
+    let noise = |_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 56) as u8
+    };
+    let bytes: Vec<u8> = (0..9 << 20).map(noise).collect();
+    main.write_all(ino, 0, &bytes, false).unwrap();
+    drop(main.seal().unwrap());
+    let named = main.repository().sync_pending().unwrap();
+    main.repository().history().place_objects(&named).unwrap();
+    drop((main, branches));
+
+    let main = Branches::new(Repository::open(&store).unwrap()).open("main").unwrap();
+    let ino = main.lookup(ROOT, &Name::new(b"large").unwrap()).unwrap().unwrap().ino;
+    main.write_all(ino, 1000, b"written later", false).unwrap();
+    for (id, ..) in &named {
+        main.repository().read_object(id).unwrap();
+    }
+    main.checkpoint(&CheckpointRequest::new("later", author())).unwrap();
+    assert_eq!(main.read(ino, 990, 30).unwrap(), [&bytes[990..1000], b"written later", &bytes[1013..1020]].concat());
+    let objects = std::fs::read_dir(store.join("objects")).unwrap();
+    assert_eq!(objects.count(), 1, "it was given away once");
+    let found = main.repository().verify(&crate::repository::Check { read_data: true, progress: &|_, _, _| {} });
+    assert!(found.findings.is_empty(), "{:?}", found.findings);
+}
