@@ -17,6 +17,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Below this many bytes a second thread costs more than it gives.
 const PARALLEL_BYTES_MIN: u64 = 256 << 10;
 
+/// The same for directories.
+const PARALLEL_DIRECTORIES_MIN: usize = 16;
+
 /// What a cut became.
 #[derive(Debug)]
 pub struct Sealed {
@@ -33,11 +36,7 @@ pub struct Sealed {
 /// Stores what `cut` holds. The objects are durable only after the repository's next sync.
 pub fn seal(repository: &Repository, cut: &Cut) -> Result<Sealed, WorkspaceError> {
     let files = seal_files(repository, cut)?;
-    let mut directories: Vec<Entry> = cut.directories.iter().map(|directory| directory.entry.clone()).collect();
-    for at in (0..directories.len()).rev() {
-        let (tree, has_links) = seal_directory(repository, &cut.directories[at], &directories, &files)?;
-        directories[at].node = Node::Directory { tree, has_links };
-    }
+    let directories = seal_directories(repository, cut, &files)?;
     let links = seal_links(repository, cut, &files)?;
     let root = Root { directory: directories[0].clone(), links };
     let root_id = repository.put_root(&root)?;
@@ -213,6 +212,41 @@ impl BaseExtents {
         let whole = self.unchanged.get(index).is_some_and(|range| range.start <= at && stop <= range.end);
         (whole && stop <= end && extent.blob.is_some()).then_some(extent)
     }
+}
+
+/// Stores the changed directories, from the lowest level to the top. Those of one level have nothing to do with each other.
+fn seal_directories(repository: &Repository, cut: &Cut, files: &[SealedFile]) -> Result<Vec<Entry>, WorkspaceError> {
+    let mut directories: Vec<Entry> = cut.directories.iter().map(|directory| directory.entry.clone()).collect();
+    for level in levels(&cut.directories).into_iter().rev() {
+        let next = AtomicUsize::new(level.start);
+        let sealed = side_by_side(level.len() >= PARALLEL_DIRECTORIES_MIN, || {
+            let mut done = Vec::new();
+            loop {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                if !level.contains(&at) {
+                    return Ok::<_, WorkspaceError>(done);
+                }
+                done.push((at, seal_directory(repository, &cut.directories[at], &directories, files)?));
+            }
+        })?;
+        for (at, (tree, has_links)) in sealed {
+            directories[at].node = Node::Directory { tree, has_links };
+        }
+    }
+    Ok(directories)
+}
+
+/// Returns the places of the directories of each level: each directory stands before those in it, a level before the next.
+fn levels(directories: &[DirectoryCut]) -> Vec<Range<usize>> {
+    let mut levels = Vec::new();
+    let mut level = 0..1;
+    while level.start < directories.len() {
+        let below = directories[level.clone()].iter().flat_map(|directory| &directory.edits);
+        let next = level.end + below.filter(|(_, edit)| matches!(edit, Edit::Directory(_))).count();
+        levels.push(level.clone());
+        level = level.end..next;
+    }
+    levels
 }
 
 fn seal_directory(
