@@ -7,6 +7,7 @@ use super::file::{BLOCK_BYTES, Base, FileBody, Layered, SMALL_BYTES_MAX};
 use super::inode::{Body, Directory, Ino, Inode, ROOT};
 use super::live::LiveTree;
 use super::operation::{AttributeChange, NewNode, Operation, RangeChange, RangeOptions};
+use super::places::Places;
 use super::staging::StagingDir;
 use crate::object::{EntryKind, Name, Timestamp, Xattrs};
 use std::collections::BTreeMap;
@@ -380,7 +381,7 @@ fn new_inode(identity: u64, node: &NewNode, xattrs: &Xattrs, time: Timestamp) ->
         atime: time,
         xattrs: xattrs.clone(),
         body: new_body(node),
-        places: Vec::new(),
+        places: Places::NONE,
         linked: false,
         orphan: false,
         lookups: 0,

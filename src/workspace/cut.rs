@@ -2,7 +2,7 @@
 
 use super::error::WorkspaceError;
 use super::file::FileBody;
-use super::inode::{Body, Ino, Inode, ROOT};
+use super::inode::{Body, Generation, Ino, Inode, ROOT};
 use super::live::LiveTree;
 use super::plain::Stamp;
 use super::share::Shared;
@@ -16,7 +16,7 @@ const COPIES_BYTES_MAX: u64 = 16 << 20;
 #[derive(Debug)]
 pub struct Cut {
     /// Changes of this generation and older are in.
-    pub generation: u64,
+    pub generation: Generation,
     /// The changed directories, each before those in it; the top is first.
     pub directories: Vec<DirectoryCut>,
     /// The files with changed content.
@@ -146,7 +146,7 @@ impl LiveTree {
             .slots
             .iter()
             .filter(|(_, slot)| slot.changed_in > 0)
-            .map(|(name, slot)| (name.clone(), slot.child))
+            .map(|(name, slot)| (name.clone(), slot.child()))
             .collect();
         let mut edits = Vec::with_capacity(changed.len());
         for (name, child) in changed {
@@ -223,7 +223,7 @@ impl LiveTree {
         }
     }
 
-    fn settle_file(&mut self, file: &FileCut, sealed: &SealedFile, generation: u64) {
+    fn settle_file(&mut self, file: &FileCut, sealed: &SealedFile, generation: Generation) {
         let Some(inode) = self.inodes.get_mut(file.ino) else { return };
         let unchanged = inode.content_changed_in <= generation;
         let Body::File(body) = &mut inode.body else { return };
@@ -252,7 +252,7 @@ impl LiveTree {
         }
     }
 
-    fn settle_directory(&mut self, sealed: &DirectoryCut, entry: &Entry, generation: u64) {
+    fn settle_directory(&mut self, sealed: &DirectoryCut, entry: &Entry, generation: Generation) {
         let Some(directory) = self.inodes.get_mut(sealed.ino).and_then(Inode::directory_mut) else { return };
         if let crate::object::Node::Directory { tree, has_links } = entry.node {
             directory.base = tree;
@@ -265,7 +265,7 @@ impl LiveTree {
                 continue;
             }
             slot.changed_in = 0;
-            if slot.child.is_none() {
+            if slot.child().is_none() {
                 directory.slots.remove(name);
             }
         }

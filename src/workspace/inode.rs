@@ -2,8 +2,10 @@
 
 use super::cut::SealedFile;
 use super::file::FileBody;
+use super::places::Places;
 use crate::object::{Entry, EntryKind, Name, Node, ObjectId, Timestamp, Xattrs};
 use std::collections::BTreeMap;
+use std::num::NonZero;
 use std::sync::Arc;
 
 /// An inode number within one branch: the file's identity, or an alias above it while an older version is in use.
@@ -12,14 +14,8 @@ pub type Ino = u64;
 /// The top directory.
 pub const ROOT: Ino = 1;
 
-/// Where a name of a file is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// The directory.
-    pub parent: Ino,
-    /// The name in it.
-    pub name: Name,
-}
+/// Counts the cuts of a branch since it was opened. Changes carry the generation in which they were made.
+pub type Generation = u32;
 
 /// A file of the live tree.
 #[derive(Debug)]
@@ -45,7 +41,7 @@ pub struct Inode {
     /// What belongs to its kind.
     pub body: Body,
     /// Its names, as far as they are loaded: all of them unless `linked`.
-    pub places: Vec<Place>,
+    pub places: Places,
     /// The link table describes it: it has, or had, several names.
     pub linked: bool,
     /// It has no name in the live tree any more; it lives until the kernel forgets it and is never sealed or journaled.
@@ -53,9 +49,9 @@ pub struct Inode {
     /// References held by the kernel.
     pub lookups: u64,
     /// Generation of the last change; 0 when it is as sealed.
-    pub changed_in: u64,
+    pub changed_in: Generation,
     /// Generation of the last change of the content.
-    pub content_changed_in: u64,
+    pub content_changed_in: Generation,
     /// Journal segment in which a record says where the file is.
     pub bound_in: u64,
 }
@@ -93,12 +89,28 @@ pub struct Directory {
 /// What is known about one name of a directory.
 #[derive(Clone, Copy, Debug)]
 pub struct Slot {
-    /// The file; `None` when the name was removed.
-    pub child: Option<Ino>,
+    child: Option<NonZero<Ino>>,
     /// Generation of the last change of the name or of the file; 0 when both are as sealed.
-    pub changed_in: u64,
+    pub changed_in: Generation,
     /// Whether the sealed entries have this name.
     pub in_base: bool,
+}
+
+impl Slot {
+    /// Makes a slot that is as sealed.
+    pub fn new(child: Ino, in_base: bool) -> Self {
+        Self { child: NonZero::new(child), changed_in: 0, in_base }
+    }
+
+    /// Returns the file; `None` when the name was removed.
+    pub fn child(&self) -> Option<Ino> {
+        self.child.map(NonZero::get)
+    }
+
+    /// Says that the name was removed.
+    pub fn remove_child(&mut self) {
+        self.child = None;
+    }
 }
 
 impl Inode {
@@ -126,7 +138,7 @@ impl Inode {
             atime: entry.atime,
             xattrs: entry.xattrs,
             body,
-            places: Vec::new(),
+            places: Places::NONE,
             linked,
             orphan: false,
             lookups: 0,
@@ -134,14 +146,6 @@ impl Inode {
             content_changed_in: 0,
             bound_in: 0,
         }
-    }
-
-    /// Gives the inode a further name. Most have one, and take the room for one.
-    pub fn add_place(&mut self, place: Place) {
-        if self.places.capacity() == 0 {
-            self.places.reserve_exact(1);
-        }
-        self.places.push(place);
     }
 
     /// Describes the inode as a directory would; the content of a dirty file is left empty, a directory's tree as sealed last.

@@ -62,7 +62,7 @@ impl LiveTree {
     }
 
     fn listed_slot(&self, name: &Name, slot: &Slot) -> Result<Option<Listed>, WorkspaceError> {
-        let Some(ino) = slot.child else { return Ok(None) };
+        let Some(ino) = slot.child() else { return Ok(None) };
         Ok(Some(Listed { name: name.clone(), ino, kind: self.inode(ino)?.kind() }))
     }
 

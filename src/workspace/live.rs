@@ -2,7 +2,8 @@
 
 use super::error::WorkspaceError;
 use super::file::{FileBody, Source};
-use super::inode::{Directory, Ino, Inode, Place, ROOT, Slot};
+use super::inode::{Directory, Generation, Ino, Inode, ROOT, Slot};
+use super::places::Place;
 use super::table::InodeTable;
 use crate::object::{Content, Entry, Name, ObjectId, Root, TreeItem};
 use crate::repository::Repository;
@@ -27,7 +28,7 @@ pub struct LiveTree {
     identities: Range<u64>,
     next_alias: u64,
     /// Number of the current generation: changes made since the last cut carry it.
-    pub(super) generation: u64,
+    pub(super) generation: Generation,
     /// A cut was taken and is not settled: its names may enter the sealed tree at any time.
     pub(super) sealing: bool,
     /// Plain files that others may have descriptors or mappings of.
@@ -35,7 +36,7 @@ pub struct LiveTree {
     /// Sealed descriptions of the inodes with several names.
     pub(super) links_base: Option<ObjectId>,
     /// Identities whose description differs from the sealed one, with the generation of the last change.
-    pub(super) link_changes: BTreeMap<u64, u64>,
+    pub(super) link_changes: BTreeMap<u64, Generation>,
 }
 
 impl LiveTree {
@@ -111,7 +112,7 @@ impl LiveTree {
     pub fn child(&mut self, parent: Ino, name: &Name) -> Result<Option<Ino>, WorkspaceError> {
         let directory = self.directory(parent)?;
         if let Some(slot) = directory.slots.get(name) {
-            return Ok(slot.child);
+            return Ok(slot.child());
         }
         let Some(item) = tree::lookup(&*self.repository, directory.base, name)? else { return Ok(None) };
         self.load(parent, name, item).map(Some)
@@ -129,8 +130,8 @@ impl LiveTree {
                 }
             },
         };
-        self.inode_mut(ino)?.add_place(Place { parent, name: name.clone() });
-        let slot = Slot { child: Some(ino), changed_in: 0, in_base: true };
+        self.inode_mut(ino)?.places.push(Place { parent, name: name.clone() });
+        let slot = Slot::new(ino, true);
         self.directory_mut(parent)?.slots.insert(name.clone(), slot);
         Ok(ino)
     }
@@ -217,8 +218,8 @@ impl LiveTree {
     pub(super) fn add_name(&mut self, parent: Ino, name: &Name, child: Ino) -> Result<(), WorkspaceError> {
         let slots = &mut self.directory_mut(parent)?.slots;
         let in_base = slots.get(name).is_some_and(|slot| slot.in_base);
-        slots.insert(name.clone(), Slot { child: Some(child), changed_in: 0, in_base });
-        self.inode_mut(child)?.add_place(Place { parent, name: name.clone() });
+        slots.insert(name.clone(), Slot::new(child, in_base));
+        self.inode_mut(child)?.places.push(Place { parent, name: name.clone() });
         self.mark_name(parent, name);
         Ok(())
     }
@@ -233,7 +234,7 @@ impl LiveTree {
             Some(slot) if !slot.in_base && !sealing => {
                 slots.remove(name);
             }
-            Some(slot) => slot.child = None,
+            Some(slot) => slot.remove_child(),
             None => {}
         }
         self.inode_mut(child)?.places.retain(|place| place.parent != parent || place.name != *name);
@@ -246,7 +247,7 @@ impl LiveTree {
         let directory = self.directory(ino)?;
         let mut count = tree::count(&*self.repository, directory.base)?;
         for slot in directory.slots.values() {
-            match (slot.child.is_some(), slot.in_base) {
+            match (slot.child().is_some(), slot.in_base) {
                 (true, false) => return Ok(false),
                 (false, true) => count = count.saturating_sub(1),
                 _ => {}
@@ -285,7 +286,7 @@ impl LiveTree {
             if inode.orphan && self.aliases.get(&inode.identity) == Some(&ino) {
                 self.aliases.remove(&inode.identity);
             }
-            for place in inode.places {
+            for place in inode.places.iter() {
                 if let Some(directory) = self.inodes.get_mut(place.parent).and_then(Inode::directory_mut) {
                     directory.slots.remove(&place.name);
                     candidates.push(place.parent);

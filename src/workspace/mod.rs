@@ -29,6 +29,7 @@ mod merge_text;
 mod movement;
 mod opens;
 mod operation;
+mod places;
 mod plain;
 mod plain_changes;
 mod primitives;

@@ -59,8 +59,8 @@ impl LiveTree {
         if kept {
             stale.push(Stale::Attributes { ino });
         } else {
-            for place in self.inodes.get(ino).map(|inode| inode.places.clone()).unwrap_or_default() {
-                stale.push(Stale::Name { parent: place.parent, name: place.name });
+            for place in self.inodes.get(ino).iter().flat_map(|inode| inode.places.iter()) {
+                stale.push(Stale::Name { parent: place.parent, name: place.name.clone() });
             }
             self.detach(ino);
         }
@@ -94,7 +94,7 @@ impl LiveTree {
 
     fn swap_item(&mut self, parent: Ino, change: &ItemChange, stale: &mut Vec<Stale>) {
         let child = self.inodes.get(parent).and_then(Inode::directory).and_then(|directory| directory.slots.get(&change.name));
-        if let Some(child) = child.and_then(|slot| slot.child) {
+        if let Some(child) = child.and_then(|slot| slot.child()) {
             if self.keeps(child, change) {
                 if let (Some(TreeItem::Entry(new)), Some(inode)) = (&change.new, self.inodes.get_mut(child)) {
                     inode.take_attributes(new);
@@ -145,7 +145,7 @@ impl LiveTree {
             if let Body::Directory(directory) = &mut inode.body {
                 directory.base = None;
                 let slots = std::mem::take(&mut directory.slots);
-                children.extend(slots.values().filter_map(|slot| slot.child));
+                children.extend(slots.values().filter_map(|slot| slot.child()));
             }
             for child in children {
                 match self.inodes.get_mut(child) {
@@ -155,7 +155,7 @@ impl LiveTree {
                 }
                 detached.push(child);
             }
-            for place in places {
+            for place in places.iter() {
                 if let Some(directory) = self.inodes.get_mut(place.parent).and_then(Inode::directory_mut) {
                     directory.slots.remove(&place.name);
                 }
