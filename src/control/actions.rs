@@ -40,7 +40,10 @@ impl ControlDirectory {
         }
         let done = self.remembered(self.run(&node, data, caller));
         // What was written must not be taken for the content of the file.
-        self.state().texts.remove(&node);
+        let mut state = self.state();
+        state.texts.remove(&node);
+        state.shown.remove(&number);
+        drop(state);
         done
     }
 
@@ -109,7 +112,7 @@ impl ControlDirectory {
         }
         let name = std::str::from_utf8(name).map_err(|_| CommandError::Invalid("a request's name is UTF-8".into()))?;
         self.state().said.requests.open(name);
-        self.found(Node::Request(name.to_owned()))
+        self.found(Node::Request(name.to_owned()), caller)
     }
 
     /// Removes a request; other files cannot be removed.
@@ -131,7 +134,7 @@ impl ControlDirectory {
         self.admit(caller)?;
         let made = match self.node(parent)? {
             Node::Directory(DirectoryKind::Checkpoints) => {
-                self.named_checkpoint(name, caller).and_then(|node| self.found(node)).map(Found::Node)
+                self.named_checkpoint(name, caller).and_then(|node| self.found(node, caller)).map(Found::Node)
             }
             Node::Directory(DirectoryKind::Branches) => self.forked(name, caller).map(Found::Branch),
             Node::Sealed(..) => Err(CommandError::ReadOnly),

@@ -1,0 +1,60 @@
+//! What other programs rely on word for word, where it once was otherwise.
+
+use crate::mount::TestMount;
+use std::fs;
+use std::io::Read;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The kernel puts what is written into the pages of a file before it asks whether it may.
+#[test]
+fn who_reads_a_control_file_never_finds_the_command_that_another_is_writing() {
+    let mount = TestMount::new();
+    mount.write("file", "0");
+    mount.checkpoint("the first");
+    let done = AtomicBool::new(false);
+    let is_id = |text: &str| text.len() == 65 && text.trim_end().bytes().all(|byte| byte.is_ascii_hexdigit());
+    std::thread::scope(|scope| {
+        let mut readers = Vec::new();
+        for stays_open in [true, false] {
+            let (mount, done) = (&mount, &done);
+            readers.push(scope.spawn(move || {
+                let kept = fs::File::open(mount.control("checkpoint")).unwrap();
+                let mut odd = Vec::new();
+                let mut seen = std::collections::HashSet::new();
+                while !done.load(Ordering::SeqCst) {
+                    let mut text = String::new();
+                    if stays_open {
+                        let mut bytes = [0; 4096];
+                        let len = std::os::unix::fs::FileExt::read_at(&kept, &mut bytes, 0).unwrap();
+                        text += &String::from_utf8_lossy(&bytes[..len]);
+                    } else {
+                        fs::File::open(mount.control("checkpoint")).unwrap().read_to_string(&mut text).unwrap();
+                    }
+                    if !is_id(&text) {
+                        odd.push(text);
+                    } else {
+                        seen.insert(text);
+                    }
+                }
+                (odd, seen.len())
+            }));
+        }
+        for at in 0..60 {
+            mount.write("file", at.to_string());
+            mount.tell(
+                "checkpoint",
+                format!("number {at}: a message that is as long as an id is, or a little longer than that\n"),
+            );
+        }
+        done.store(true, Ordering::SeqCst);
+        for reader in readers {
+            let (odd, seen) = reader.join().unwrap();
+            assert!(odd.is_empty(), "{} readings were none of the file's: {:?}", odd.len(), odd[0]);
+            assert!(seen > 1, "the readers saw new ids come");
+        }
+    });
+    assert_eq!(mount.says("checkpoint").trim(), mount.newest());
+    // A refused command leaves nothing behind either, for the process that wrote it.
+    mount.refusal("restore", "no such checkpoint, and a long sentence about it");
+    assert_eq!(mount.says("restore"), "{}\n");
+}
