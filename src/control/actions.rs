@@ -1,6 +1,6 @@
 //! What writing into the control directory does.
 
-use super::command::{Command, parse_checkpoint, parse_gc, parse_request, parse_restore};
+use super::command::{Command, parse_checkpoint, parse_gc, parse_request, parse_restore, parse_spaced_reference};
 use super::directory::{ControlDirectory, Found};
 use super::error::CommandError;
 use super::execute::{Caller, MountWish, execute, resolve};
@@ -50,7 +50,7 @@ impl ControlDirectory {
     fn run(&self, node: &Node, data: &[u8], caller: &Caller) -> Result<Effects, CommandError> {
         let command = match node {
             Node::File(FileKind::Checkpoint) => parse_checkpoint(data),
-            Node::File(FileKind::Restore) => parse_restore(data),
+            Node::File(FileKind::Restore) => parse_restore(data).map(|command| self.as_meant(command, data)),
             Node::File(FileKind::Undo) if data.len() < 4096 => Ok(Command::Undo),
             Node::File(FileKind::Undo) => Err(CommandError::TooLong),
             Node::File(FileKind::Gc) => parse_gc(data),
@@ -65,6 +65,17 @@ impl ControlDirectory {
             _ => {}
         }
         Ok(Effects { stale: reply.stale, mount: None })
+    }
+
+    /// Takes `REF PATH` for a reference with spaces in it when the first word names no checkpoint and all of it does.
+    fn as_meant(&self, command: Command, written: &[u8]) -> Command {
+        let names = |reference: &str| resolve(&self.workspace, reference).is_ok();
+        match (&command, parse_spaced_reference(written)) {
+            (Command::Restore { reference, .. }, Some(spaced)) if !names(reference) && names(spaced) => {
+                Command::Restore { reference: spaced.to_owned(), path: None, dry_run: false, expect: None }
+            }
+            _ => command,
+        }
     }
 
     fn run_request(&self, name: &str, data: &[u8], caller: &Caller) -> Result<Effects, CommandError> {

@@ -173,14 +173,8 @@ fn restore(
     author: &Author,
 ) -> Result<Reply, CommandError> {
     let target = resolve(workspace, reference)?;
-    if let Some(expect) = expect {
-        let expect = resolve(workspace, expect)?;
-        if workspace.newest() != Some(expect) {
-            let stale = format!("the newest checkpoint is not {expect}");
-            return Err(crate::workspace::WorkspaceError::Stale(stale).into());
-        }
-    }
-    let done = workspace.restore(&target, path, dry_run, author)?;
+    let expect = expect.map(|expect| resolve(workspace, expect)).transpose()?;
+    let done = workspace.restore_expecting(&target, path, dry_run, expect.as_ref(), author)?;
     Ok(restored(workspace, done, json!({ "restored": target.to_hex(), "dry_run": dry_run })))
 }
 

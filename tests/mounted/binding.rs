@@ -58,3 +58,47 @@ fn who_reads_a_control_file_never_finds_the_command_that_another_is_writing() {
     mount.refusal("restore", "no such checkpoint, and a long sentence about it");
     assert_eq!(mount.says("restore"), "{}\n");
 }
+
+#[test]
+fn a_path_to_restore_is_taken_as_it_is_written() {
+    let mount = TestMount::new();
+    mount.write("note", "1");
+    mount.write("note ", "1");
+    mount.write(" note", "1");
+    let first = mount.checkpoint("first");
+    for name in ["note", "note ", " note"] {
+        mount.write(name, "2");
+    }
+    mount.checkpoint("second");
+    mount.tell("restore", format!("{first} note \n"));
+    assert_eq!([mount.read("note"), mount.read("note "), mount.read(" note")], ["2", "1", "2"]);
+    mount.tell("restore", format!("{first}  note\n"));
+    assert_eq!([mount.read("note"), mount.read(" note")], ["2", "1"]);
+    assert_eq!(mount.refusal("restore", format!("{first}   note\n")), libc::ENOENT);
+}
+
+#[test]
+fn a_name_or_an_external_id_with_spaces_is_restored_by_a_line() {
+    let mount = TestMount::new();
+    mount.write("file", "1");
+    fs::create_dir(mount.control("checkpoints/before the refactoring")).unwrap();
+    mount.tell("checkpoint", r#"{"links":{"notes":"page 7, line 2"}}"#);
+    for line in ["before the refactoring\n", "notes:page 7, line 2\n"] {
+        mount.write("file", "2");
+        mount.tell("restore", line);
+        assert_eq!(mount.read("file"), "1", "{line}");
+    }
+    assert_eq!(mount.refusal("restore", "before the flood\n"), libc::ENOENT);
+}
+
+#[test]
+fn an_external_id_that_no_file_can_be_named_by_has_a_link_too() {
+    let mount = TestMount::new();
+    mount.write("file", "1");
+    mount.checkpoint(r#"{"links":{"sys":".."}}"#);
+    mount.checkpoint(r#"{"links":{"sys":"."}}"#);
+    assert_eq!(mount.shell("ls -A .memento/links/sys"), "%2E\n%2E%2E\n");
+    for name in ["%2E", "%2E%2E"] {
+        assert_eq!(fs::read_to_string(mount.control(format!("links/sys/{name}/file"))).unwrap(), "1");
+    }
+}
