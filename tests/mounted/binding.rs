@@ -1,6 +1,7 @@
 //! What other programs rely on word for word, where it once was otherwise.
 
 use crate::mount::TestMount;
+use serde_json::json;
 use std::fs;
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -101,4 +102,51 @@ fn an_external_id_that_no_file_can_be_named_by_has_a_link_too() {
     for name in ["%2E", "%2E%2E"] {
         assert_eq!(fs::read_to_string(mount.control(format!("links/sys/{name}/file"))).unwrap(), "1");
     }
+}
+
+#[test]
+fn of_many_restores_that_expect_the_same_one_is_done() {
+    let mount = TestMount::new();
+    for text in ["1", "2", "3"] {
+        mount.write("file", text);
+        mount.checkpoint(text);
+    }
+    for round in 0..5 {
+        let expect = mount.newest();
+        let asked = |at: usize| {
+            let command = json!({ "do": "restore", "ref": "@~1", "expect": expect }).to_string();
+            fs::write(mount.control(format!("requests/{round}-{at}")), command).map_err(|err| err.raw_os_error())
+        };
+        let asked = &asked;
+        let done = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..6).map(|at| scope.spawn(move || asked(at))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+        });
+        assert_eq!(done.iter().filter(|done| done.is_ok()).count(), 1, "{done:?}");
+        assert!(done.iter().all(|done| done.is_ok() || *done == Err(Some(libc::ESTALE))), "{done:?}");
+        assert_eq!(mount.read("file"), "2");
+        mount.tell("undo", "x");
+        assert_eq!((mount.read("file").as_str(), mount.newest()), ("3", expect.clone()));
+    }
+}
+
+#[test]
+fn a_further_mount_is_kept_apart_from_the_store_and_from_what_is_mounted() {
+    let mount = TestMount::new();
+    let asked = |path: &std::path::Path| mount.request(&json!({ "do": "mount", "path": path, "branch": "main" }));
+    let sentence = |path: &std::path::Path| asked(path)["error"].as_str().unwrap_or_default().to_owned();
+    let store = mount.store();
+    for point in [store.clone(), store.join("objects"), store.parent().unwrap().to_owned()] {
+        assert!(sentence(&point).contains("lie within one another"), "{}", sentence(&point));
+    }
+    let link = mount.outside("link");
+    std::os::unix::fs::symlink(&store, &link).unwrap();
+    assert!(sentence(&link).contains("lie within one another"), "{}", sentence(&link));
+    assert!(sentence(&mount.top()).contains("is a mount point already"), "{}", sentence(&mount.top()));
+    assert!(sentence(&mount.outside("absent")).contains("does not exist"), "{}", sentence(&mount.outside("absent")));
+    let file = mount.outside("file");
+    fs::write(&file, "x").unwrap();
+    assert!(sentence(&file).contains("not a directory"), "{}", sentence(&file));
+    mount.write("still", "served");
+    assert_eq!(mount.read("still"), "served");
 }
