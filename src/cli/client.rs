@@ -115,8 +115,9 @@ impl Client {
                 let caller = Caller { uid: sys::effective_uid(), gid: sys::effective_gid(), pid: std::process::id() };
                 let command = parse_request(request.to_string().as_bytes()).map_err(|err| CliError::new(err.to_string()))?;
                 let reply = execute(branches, workspace, &command, &caller.author());
-                let reply = reply.map_err(|err| CliError::new(err.to_string()))?;
-                Ok(reply.json)
+                let mut reply = reply.map_err(|err| CliError::new(err.to_string()))?.json;
+                reply["ok"] = true.into(); // As a mount says it.
+                Ok(reply)
             }
         }
     }

@@ -99,12 +99,13 @@ fn checkpoint(args: CheckpointArgs, json: bool) -> Result<i32, CliError> {
     request.extend(args.expect.map(|expect| ("expect".to_owned(), expect.into())));
     if let Some(meta) = args.meta {
         let meta: Map<String, Value> =
-            serde_json::from_str(&meta).map_err(|err| CliError::new(format!("--meta is not a JSON object: {err}")))?;
+            serde_json::from_str(&meta).map_err(|err| CliError::usage(format!("--meta is not a JSON object: {err}")))?;
         request.insert("meta".into(), meta.into());
     }
     let mut links = Map::new();
     for link in args.links {
-        let (system, id) = link.split_once(':').ok_or_else(|| CliError::new(format!("--link {link}: write it as SYSTEM:ID")))?;
+        let (system, id) =
+            link.split_once(':').ok_or_else(|| CliError::usage(format!("--link {link}: write it as SYSTEM:ID")))?;
         links.insert(system.to_owned(), id.into());
     }
     request.insert("links".into(), links.into());

@@ -100,7 +100,8 @@ pub fn pairs(value: &Value) -> String {
         Value::Number(number) if key.ends_with("bytes") => format!("{key:<24} {}\n", size(number.as_u64().unwrap_or(0))),
         value => format!("{key:<24} {value}\n"),
     };
-    value.as_object().into_iter().flatten().map(line).collect()
+    // That it went well is for programs.
+    value.as_object().into_iter().flatten().filter(|(key, _)| *key != "ok").map(line).collect()
 }
 
 /// Returns a number of bytes as people read it.

@@ -1,10 +1,14 @@
 //! What other programs rely on word for word, where it once was otherwise.
 
-use crate::mount::TestMount;
-use serde_json::json;
+use crate::mount::{TestMount, program};
+use serde_json::{Value, json};
 use std::fs;
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+fn said(output: &std::process::Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
 
 /// The kernel puts what is written into the pages of a file before it asks whether it may.
 #[test]
@@ -149,4 +153,65 @@ fn a_further_mount_is_kept_apart_from_the_store_and_from_what_is_mounted() {
     assert!(sentence(&file).contains("not a directory"), "{}", sentence(&file));
     mount.write("still", "served");
     assert_eq!(mount.read("still"), "served");
+}
+
+#[test]
+fn a_directory_that_cannot_be_imported_is_named_with_the_errno_that_says_why() {
+    let mount = TestMount::new();
+    let file = mount.outside("file");
+    fs::write(&file, "x").unwrap();
+    let absent = mount.outside("absent");
+    for (from, errno, why) in [
+        (absent.to_str().unwrap(), libc::ENOENT, "does not exist"),
+        (file.to_str().unwrap(), libc::EINVAL, "not a directory"),
+        ("relative/path", libc::EINVAL, "not an absolute path"),
+    ] {
+        let request = json!({ "do": "import", "from": from }).to_string();
+        let failed = fs::write(mount.control("requests/import"), request).unwrap_err();
+        assert_eq!(failed.raw_os_error(), Some(errno), "{from}");
+        let sentence = mount.says("error");
+        assert!(sentence.contains(from) && sentence.contains(why), "{sentence}");
+    }
+    let output = mount.cli(&["import", file.to_str().unwrap()]);
+    assert!(said(&output).contains(file.to_str().unwrap()), "{}", said(&output));
+}
+
+#[test]
+fn an_export_goes_to_standard_output_from_anywhere_and_never_into_the_store() {
+    let mount = TestMount::new();
+    mount.write("file", "content");
+    mount.checkpoint("one");
+    let tar = program().args(["export", "@", "-", "--tar"]).current_dir(mount.top()).output().unwrap();
+    assert!(tar.status.success() && tar.stdout.len() > 512, "{}", said(&tar));
+    let untold = program().args(["export", "@", "-"]).current_dir(mount.top()).output().unwrap();
+    assert_eq!(untold.status.code(), Some(2), "{}", said(&untold));
+    let link = mount.outside("link");
+    std::os::unix::fs::symlink(mount.store(), &link).unwrap();
+    for (place, what) in [(mount.store().join("out"), "store"), (link.join("out.tar"), "store"), (mount.path("out"), "workspace")]
+    {
+        let output = mount.cli(&["export", "@", place.to_str().unwrap()]);
+        assert!(!output.status.success() && said(&output).contains(&format!("inside the {what}")), "{}", said(&output));
+        assert!(!place.exists());
+    }
+}
+
+#[test]
+fn exit_codes_tell_wrong_arguments_and_what_cannot_be_checked_from_failures() {
+    let mut mount = TestMount::new();
+    mount.write("file", "1");
+    for arguments in [&["checkpoint", "--link", "no-colon"][..], &["checkpoint", "--meta", "[]"], &["restore", "@", "a", "b"]] {
+        assert_eq!(mount.cli(arguments).status.code(), Some(2), "{arguments:?}");
+    }
+    assert_eq!(mount.cli(&["restore", "nothing"]).status.code(), Some(1));
+    let absent = mount.outside("absent");
+    assert_eq!(program().arg("fsck").arg(&absent).output().unwrap().status.code(), Some(2));
+    // What a mount says in JSON, a store that is not mounted says too.
+    let mounted: Value = serde_json::from_str(&mount.cli_ok(&["stats", "--json"])).unwrap();
+    let text = mount.cli_ok(&["stats"]);
+    mount.terminate();
+    let store = mount.store();
+    let direct = program().args(["stats", "--json", "--store"]).arg(&store).output().unwrap();
+    let direct: Value = serde_json::from_slice(&direct.stdout).unwrap();
+    assert_eq!((&mounted["ok"], &direct["ok"]), (&json!(true), &json!(true)));
+    assert!(text.contains("checkpoints") && !text.lines().any(|line| line.starts_with("ok ")), "{text}");
 }
