@@ -12,6 +12,9 @@ use crate::workspace::{Attributes, Branches, Workspace};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// The extended attribute of the top of a mount, or of a branch's view, that says what its control directory is called. It is
+/// answered when it is asked for, and never listed.
+pub const CONTROL_NAME_ATTRIBUTE: &str = "user.mementofs.control";
 /// Names of an old directory handed out at a time.
 const LIST_STEP: usize = 1024;
 

@@ -215,3 +215,28 @@ fn exit_codes_tell_wrong_arguments_and_what_cannot_be_checked_from_failures() {
     assert_eq!((&mounted["ok"], &direct["ok"]), (&json!(true), &json!(true)));
     assert!(text.contains("checkpoints") && !text.lines().any(|line| line.starts_with("ok ")), "{text}");
 }
+
+#[test]
+fn commands_find_the_control_directory_by_whatever_name_it_has() {
+    let mut mount = TestMount::unmounted();
+    mount.mount(&["-o", "control=.history"]);
+    mount.write("file", "1");
+    mount.write(".memento/requests/mine", "this one is the user's");
+    mount.cli_ok(&["checkpoint", "-m", "one"]);
+    assert!(mount.cli_ok(&["log"]).contains("one"));
+    mount.cli_ok(&["branch", "side"]);
+    assert!(mount.cli_ok(&["log", "--branch", "side"]).contains("one"));
+    let store = mount.store();
+    assert!(mount.cli_ok(&["status", "--store", store.to_str().unwrap()]).is_empty());
+    let other = mount.outside("other");
+    fs::create_dir(&other).unwrap();
+    mount.cli_ok(&["mount", store.to_str().unwrap(), other.to_str().unwrap(), "--branch", "side"]);
+    assert_eq!(fs::read_to_string(other.join("file")).unwrap(), "1");
+    assert!(mount.cli_ok(&["log", "--at", other.to_str().unwrap()]).contains("one"), "it has the usual name there");
+    mount.cli_ok(&["umount", other.to_str().unwrap()]);
+    assert!(mount.cli_ok(&["run", store.to_str().unwrap(), "--", "cat", "file"]).contains("nothing changed"));
+    assert_eq!(xattr::list(mount.top()).unwrap().count(), 0, "the attribute that says the name is not listed");
+    for nowhere in ["../..", "..", "side/..", ""] {
+        assert!(!mount.cli(&["log", "--branch", nowhere]).status.success(), "{nowhere}");
+    }
+}
