@@ -4,7 +4,9 @@ use super::args::{BranchPlaceArgs, CheckpointArgs, Cli, Command, GcArgs, PlaceAr
 use super::client::{Client, Place};
 use super::error::CliError;
 use super::{DONE, FAILED, apply, branch, diff, doctor, export, generate, import, merge, mount, progress, report, run};
+use crate::control::quoted_path;
 use serde_json::{Map, Value, json};
+use std::os::unix::ffi::OsStrExt;
 
 impl From<PlaceArgs> for Place {
     fn from(args: PlaceArgs) -> Self {
@@ -126,7 +128,7 @@ fn restore(args: RestoreArgs, json: bool) -> Result<i32, CliError> {
     let dry_run = args.dry_run;
     let client = Client::find(&args.place.into())?;
     let path = args.rest.first().map(|path| client.relative(path)).transpose()?;
-    let path = path.as_ref().map(|path| path.to_string_lossy());
+    let path = path.as_ref().map(|path| quoted_path(path.as_os_str().as_bytes())); // Names need not be UTF-8.
     let reply = client.run(&json!({ "do": "restore", "ref": args.reference, "path": path, "dry_run": dry_run }))?;
     show(&reply, json, |reply| {
         let mut text = report::changes(&reply["changes"]);

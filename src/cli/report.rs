@@ -1,5 +1,6 @@
 //! What commands print for people.
 
+use crate::control::in_a_line;
 use serde_json::Value;
 use std::io::{IsTerminal, Write};
 
@@ -53,7 +54,7 @@ pub fn log(checkpoints: &Value) -> String {
             Some("manual") | None => String::new(),
             Some(kind) => format!(" ({kind})"),
         };
-        let message = row["message"].as_str().unwrap_or_default().replace('\n', " ");
+        let message = in_a_line(row["message"].as_str().unwrap_or_default());
         let line = format!(
             "{} {} {:>5} changed{name}{kind} {message}",
             short(&row["id"]),

@@ -25,4 +25,4 @@ pub use directory::{CONTROL_NAME_ATTRIBUTE, ControlDirectory, ControlListed, Fou
 pub use error::CommandError;
 pub use execute::{Caller, MountWish, Reply, execute, import_into};
 pub use link::{DIRECTORY_SYSTEM, directory_id};
-pub use text::{change_line, changes_text, log_line, quoted_path, unquoted_path};
+pub use text::{change_line, changes_text, in_a_line, log_line, quoted_path, unquoted_path};

@@ -240,3 +240,48 @@ fn commands_find_the_control_directory_by_whatever_name_it_has() {
         assert!(!mount.cli(&["log", "--branch", nowhere]).status.success(), "{nowhere}");
     }
 }
+
+#[test]
+fn no_checkpoint_takes_the_name_that_leads_to_the_newest() {
+    let mount = TestMount::new();
+    let made = fs::create_dir(mount.control("checkpoints/latest")).unwrap_err();
+    assert_eq!((made.raw_os_error(), mount.says("log").as_str()), (Some(libc::EEXIST), ""));
+    mount.write("file", "1");
+    assert_eq!(mount.refusal("checkpoint", r#"{"name":"latest"}"#), libc::EEXIST);
+    let id = mount.checkpoint(r#"{"name":"one"}"#);
+    let renamed = fs::rename(mount.control("checkpoints/one"), mount.control("checkpoints/latest")).unwrap_err();
+    assert!(matches!(renamed.raw_os_error(), Some(libc::EEXIST | libc::ENOTDIR)), "{renamed}");
+    assert_eq!(sorted(&mount.shell("ls .memento/checkpoints")), sorted(&format!("{id}\nlatest\none\n")));
+    mount.cli_ok(&["branch", "latest"]); // Branches stand elsewhere.
+}
+
+fn sorted(text: &str) -> Vec<&str> {
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_unstable();
+    lines
+}
+
+#[test]
+fn paths_that_are_not_utf_8_are_restored_and_imported_from_the_command_line() {
+    use std::os::unix::ffi::OsStrExt;
+    let mount = TestMount::new();
+    let odd = std::ffi::OsStr::from_bytes;
+    let names = [odd(b"a\xffb"), odd(b"\"quoted\""), odd(b"new\nline"), odd(b" spaces ")];
+    for name in names {
+        fs::write(mount.path(name), "1").unwrap();
+    }
+    let id = mount.checkpoint("odd names");
+    let outside = mount.outside("").join(odd(b"host\xff"));
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("in it"), "x").unwrap();
+    for name in names {
+        fs::write(mount.path(name), "2").unwrap();
+        let output = program().args(["restore", &id]).arg(name).current_dir(mount.top()).output().unwrap();
+        assert!(output.status.success(), "{name:?}: {}", said(&output));
+        assert_eq!(fs::read_to_string(mount.path(name)).unwrap(), "1", "{name:?}");
+    }
+    let into = odd(b"here\xfe");
+    let output = program().arg("import").arg(&outside).arg("--into").arg(into).current_dir(mount.top()).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(fs::read_to_string(mount.path(into).join("in it")).unwrap(), "x");
+}
