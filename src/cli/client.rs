@@ -2,12 +2,15 @@
 //! when the store is not mounted, in this process.
 
 use super::error::CliError;
-use crate::control::{Caller, execute, parse_request};
+use crate::control::{CONTROL_NAME_ATTRIBUTE, Caller, execute, parse_request};
+use crate::object::Name;
 use crate::repository::Repository;
 use crate::sys;
 use crate::workspace::{Branches, Workspace};
 use serde_json::Value;
+use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -74,13 +77,13 @@ impl Client {
     fn on_branch(self, branch: Option<&str>) -> Result<Self, CliError> {
         let (Self::Mounted { control, .. }, Some(branch)) = (&self, branch) else { return Ok(self) };
         let top = control.join("branches").join(branch);
-        Self::at_mount(&top).ok_or_else(|| CliError::new(format!("there is no branch {branch}")))
+        let found = if is_one_part(branch) { Self::at_mount(&top) } else { None };
+        found.ok_or_else(|| CliError::new(format!("there is no branch {branch}")))
     }
 
     /// Uses the mount whose top is `top`, if it is one.
     pub fn at_mount(top: &Path) -> Option<Self> {
-        let name = std::env::var_os("MEMENTOFS_CONTROL").unwrap_or_else(|| CONTROL_NAME.into());
-        let control = top.join(name);
+        let control = top.join(control_name(top));
         control.join("requests").is_dir().then(|| Self::Mounted { top: top.to_owned(), control })
     }
 
@@ -115,8 +118,9 @@ impl Client {
                 let caller = Caller { uid: sys::effective_uid(), gid: sys::effective_gid(), pid: std::process::id() };
                 let command = parse_request(request.to_string().as_bytes()).map_err(|err| CliError::new(err.to_string()))?;
                 let reply = execute(branches, workspace, &command, &caller.author());
-                let reply = reply.map_err(|err| CliError::new(err.to_string()))?;
-                Ok(reply.json)
+                let mut reply = reply.map_err(|err| CliError::new(err.to_string()))?.json;
+                reply["ok"] = true.into(); // As a mount says it.
+                Ok(reply)
             }
         }
     }
@@ -151,6 +155,17 @@ impl Client {
             Err(_) => Err(CliError::new(format!("{} is not below {}", path.display(), top.display()))),
         }
     }
+}
+
+/// Returns what the control directory is called where `top` is the top of a mount, which says so itself.
+fn control_name(top: &Path) -> OsString {
+    let named = xattr::get(top, CONTROL_NAME_ATTRIBUTE).ok().flatten().map(OsString::from_vec);
+    named.filter(|name| is_one_part(name)).unwrap_or_else(|| CONTROL_NAME.into())
+}
+
+/// Says whether `name` leads to something in a directory, and nowhere else.
+fn is_one_part(name: impl AsRef<OsStr>) -> bool {
+    Name::new(name.as_ref().as_bytes()).is_ok()
 }
 
 /// Runs a command through a file of our own in `requests/`.

@@ -4,7 +4,9 @@ use super::args::{BranchPlaceArgs, CheckpointArgs, Cli, Command, GcArgs, PlaceAr
 use super::client::{Client, Place};
 use super::error::CliError;
 use super::{DONE, FAILED, apply, branch, diff, doctor, export, generate, import, merge, mount, progress, report, run};
+use crate::control::quoted_path;
 use serde_json::{Map, Value, json};
+use std::os::unix::ffi::OsStrExt;
 
 impl From<PlaceArgs> for Place {
     fn from(args: PlaceArgs) -> Self {
@@ -99,12 +101,13 @@ fn checkpoint(args: CheckpointArgs, json: bool) -> Result<i32, CliError> {
     request.extend(args.expect.map(|expect| ("expect".to_owned(), expect.into())));
     if let Some(meta) = args.meta {
         let meta: Map<String, Value> =
-            serde_json::from_str(&meta).map_err(|err| CliError::new(format!("--meta is not a JSON object: {err}")))?;
+            serde_json::from_str(&meta).map_err(|err| CliError::usage(format!("--meta is not a JSON object: {err}")))?;
         request.insert("meta".into(), meta.into());
     }
     let mut links = Map::new();
     for link in args.links {
-        let (system, id) = link.split_once(':').ok_or_else(|| CliError::new(format!("--link {link}: write it as SYSTEM:ID")))?;
+        let (system, id) =
+            link.split_once(':').ok_or_else(|| CliError::usage(format!("--link {link}: write it as SYSTEM:ID")))?;
         links.insert(system.to_owned(), id.into());
     }
     request.insert("links".into(), links.into());
@@ -125,7 +128,7 @@ fn restore(args: RestoreArgs, json: bool) -> Result<i32, CliError> {
     let dry_run = args.dry_run;
     let client = Client::find(&args.place.into())?;
     let path = args.rest.first().map(|path| client.relative(path)).transpose()?;
-    let path = path.as_ref().map(|path| path.to_string_lossy());
+    let path = path.as_ref().map(|path| quoted_path(path.as_os_str().as_bytes())); // Names need not be UTF-8.
     let reply = client.run(&json!({ "do": "restore", "ref": args.reference, "path": path, "dry_run": dry_run }))?;
     show(&reply, json, |reply| {
         let mut text = report::changes(&reply["changes"]);

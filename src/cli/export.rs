@@ -21,22 +21,47 @@ pub fn export(client: &Client, reference: &str, destination: &Path, tar: bool, j
     let id = client.run(&json!({ "do": "show", "ref": reference }))?["id"].as_str().unwrap_or_default().to_owned();
     let control = client.control().ok_or_else(|| CliError::new("an export needs a mount"))?;
     let source = control.join("checkpoints").join(&id);
-    if client.top().is_some_and(|top| std::path::absolute(destination).is_ok_and(|path| path.starts_with(top))) {
-        return Err(CliError::new(format!("{} is inside the workspace; export to a place outside", destination.display())));
+    let as_tar = tar || destination.extension().is_some_and(|extension| extension == "tar");
+    let streams = destination == Path::new("-");
+    match client.top() {
+        _ if streams && !as_tar => return Err(CliError::usage("only a tar file can be written to standard output: add --tar")),
+        Some(top) if !streams => check_destination(destination, top)?,
+        _ => {}
     }
     let bar = progress::bytes("exporting");
-    let as_tar = tar || destination.extension().is_some_and(|extension| extension == "tar");
     let written = entries(&source, &bar).and_then(|found| match as_tar {
         true => super::tar::write(&source, &found, destination, &bar),
         false => export_directory(&source, &found, destination, &bar),
     });
     bar.finish_and_clear();
     let files = written.map_err(|err| CliError::at("cannot export to", destination, err))?;
-    if destination != Path::new("-") {
+    if !streams {
         let reply = json!({ "id": id, "destination": destination.to_string_lossy(), "files": files });
         super::commands::show(&reply, json, |_| {
             format!("{files} files of checkpoint {} written to {}\n", report::short(&reply["id"]), destination.display())
         })?;
+    }
+    Ok(())
+}
+
+/// Refuses a destination inside the workspace whose top is `top`, or inside its store.
+fn check_destination(destination: &Path, top: &Path) -> Result<(), CliError> {
+    let absolute = std::path::absolute(destination).map_err(|err| CliError::at("cannot export to", destination, err))?;
+    // It need not exist yet; what leads to it does.
+    let parent = absolute.ancestors().skip(1).find_map(|parent| Some((parent.canonicalize().ok()?, parent)));
+    let resolved = match (absolute.canonicalize(), parent) {
+        (Ok(resolved), _) => resolved,
+        (Err(_), Some((resolved, parent))) => resolved.join(absolute.strip_prefix(parent).unwrap_or(&absolute)),
+        (Err(_), None) => absolute,
+    };
+    let refused =
+        |place| Err(CliError::new(format!("{} is inside the {place}; export to a place outside", destination.display())));
+    if resolved.starts_with(top) {
+        return refused("workspace");
+    }
+    let store = top.ancestors().find_map(sys::source_of); // The top may be a branch's view, inside a mount.
+    if store.is_some_and(|store| resolved.starts_with(store)) {
+        return refused("store");
     }
     Ok(())
 }

@@ -87,6 +87,7 @@ fn refused(store: &Path, err: &RepositoryError, json: bool) -> Result<i32, CliEr
             });
             (USAGE, advice)
         }
+        _ if std::fs::read_dir(store).is_err() => (USAGE, "name the directory of a store that you may read".to_owned()),
         RepositoryError::History(_) => (FAILED, format!("run: mementofs fsck --repair {}", store.display())),
         RepositoryError::Store(StoreError::Refused { .. }) => (USAGE, String::new()),
         _ => (FAILED, String::new()),

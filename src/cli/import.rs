@@ -3,7 +3,7 @@
 use super::client::{Client, Place};
 use super::error::CliError;
 use super::{DONE, FAILED, progress, report};
-use crate::control::{Caller, import_into};
+use crate::control::{Caller, import_into, quoted_path};
 use crate::object::Name;
 use crate::sys;
 use crate::workspace::{ImportProgress, Workspace};
@@ -25,8 +25,9 @@ pub fn import(directory: &Path, into: Option<&Path>, message: Option<&str>, plac
                 return Err(CliError::new(format!("{} and the workspace lie within one another", directory.display())));
             }
             let into = into.map(|path| client.relative(path)).transpose()?;
-            let into = into.as_ref().map(|path| path.to_string_lossy());
-            let request = json!({ "do": "import", "from": directory.to_string_lossy(), "into": into, "message": message });
+            let quoted = |path: &Path| quoted_path(path.as_os_str().as_bytes()); // Names need not be UTF-8.
+            let (from, into) = (quoted(&directory), into.as_deref().map(quoted));
+            let request = json!({ "do": "import", "from": from, "into": into, "message": message });
             progress::spinning("importing", || client.run(&request))?
         }
     };

@@ -1,5 +1,6 @@
 //! What commands print for people.
 
+use crate::control::in_a_line;
 use serde_json::Value;
 use std::io::{IsTerminal, Write};
 
@@ -53,7 +54,7 @@ pub fn log(checkpoints: &Value) -> String {
             Some("manual") | None => String::new(),
             Some(kind) => format!(" ({kind})"),
         };
-        let message = row["message"].as_str().unwrap_or_default().replace('\n', " ");
+        let message = in_a_line(row["message"].as_str().unwrap_or_default());
         let line = format!(
             "{} {} {:>5} changed{name}{kind} {message}",
             short(&row["id"]),
@@ -100,7 +101,8 @@ pub fn pairs(value: &Value) -> String {
         Value::Number(number) if key.ends_with("bytes") => format!("{key:<24} {}\n", size(number.as_u64().unwrap_or(0))),
         value => format!("{key:<24} {value}\n"),
     };
-    value.as_object().into_iter().flatten().map(line).collect()
+    // That it went well is for programs.
+    value.as_object().into_iter().flatten().filter(|(key, _)| *key != "ok").map(line).collect()
 }
 
 /// Returns a number of bytes as people read it.

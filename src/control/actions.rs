@@ -1,6 +1,6 @@
 //! What writing into the control directory does.
 
-use super::command::{Command, parse_checkpoint, parse_gc, parse_request, parse_restore};
+use super::command::{Command, parse_checkpoint, parse_gc, parse_request, parse_restore, parse_spaced_reference};
 use super::directory::{ControlDirectory, Found};
 use super::error::CommandError;
 use super::execute::{Caller, MountWish, execute, resolve};
@@ -40,14 +40,17 @@ impl ControlDirectory {
         }
         let done = self.remembered(self.run(&node, data, caller));
         // What was written must not be taken for the content of the file.
-        self.state().texts.remove(&node);
+        let mut state = self.state();
+        state.texts.remove(&node);
+        state.shown.remove(&number);
+        drop(state);
         done
     }
 
     fn run(&self, node: &Node, data: &[u8], caller: &Caller) -> Result<Effects, CommandError> {
         let command = match node {
             Node::File(FileKind::Checkpoint) => parse_checkpoint(data),
-            Node::File(FileKind::Restore) => parse_restore(data),
+            Node::File(FileKind::Restore) => parse_restore(data).map(|command| self.as_meant(command, data)),
             Node::File(FileKind::Undo) if data.len() < 4096 => Ok(Command::Undo),
             Node::File(FileKind::Undo) => Err(CommandError::TooLong),
             Node::File(FileKind::Gc) => parse_gc(data),
@@ -62,6 +65,17 @@ impl ControlDirectory {
             _ => {}
         }
         Ok(Effects { stale: reply.stale, mount: None })
+    }
+
+    /// Takes `REF PATH` for a reference with spaces in it when the first word names no checkpoint and all of it does.
+    fn as_meant(&self, command: Command, written: &[u8]) -> Command {
+        let names = |reference: &str| resolve(&self.workspace, reference).is_ok();
+        match (&command, parse_spaced_reference(written)) {
+            (Command::Restore { reference, .. }, Some(spaced)) if !names(reference) && names(spaced) => {
+                Command::Restore { reference: spaced.to_owned(), path: None, dry_run: false, expect: None }
+            }
+            _ => command,
+        }
     }
 
     fn run_request(&self, name: &str, data: &[u8], caller: &Caller) -> Result<Effects, CommandError> {
@@ -109,7 +123,7 @@ impl ControlDirectory {
         }
         let name = std::str::from_utf8(name).map_err(|_| CommandError::Invalid("a request's name is UTF-8".into()))?;
         self.state().said.requests.open(name);
-        self.found(Node::Request(name.to_owned()))
+        self.found(Node::Request(name.to_owned()), caller)
     }
 
     /// Removes a request; other files cannot be removed.
@@ -131,7 +145,7 @@ impl ControlDirectory {
         self.admit(caller)?;
         let made = match self.node(parent)? {
             Node::Directory(DirectoryKind::Checkpoints) => {
-                self.named_checkpoint(name, caller).and_then(|node| self.found(node)).map(Found::Node)
+                self.named_checkpoint(name, caller).and_then(|node| self.found(node, caller)).map(Found::Node)
             }
             Node::Directory(DirectoryKind::Branches) => self.forked(name, caller).map(Found::Branch),
             Node::Sealed(..) => Err(CommandError::ReadOnly),

@@ -306,18 +306,25 @@ pub fn parse_checkpoint(bytes: &[u8]) -> Result<Command, CommandError> {
 
 /// Parses what is written into `restore`: `REF`, `REF PATH`, or a JSON object.
 pub fn parse_restore(bytes: &[u8]) -> Result<Command, CommandError> {
-    let line = bytes_of(bytes)?.trim_ascii();
+    let line = bytes_of(bytes)?.trim_ascii_start();
     if line.starts_with(b"{") {
         return restore_of(json(text_of(line)?)?);
     }
     let mut parts = line.splitn(2, |byte| *byte == b' ');
-    let reference = text_of(parts.next().unwrap_or_default())?.to_owned();
+    let reference = text_of(parts.next().unwrap_or_default())?.trim_end().to_owned();
     if reference.is_empty() {
         return Err(CommandError::Invalid("say which checkpoint: REF, or REF PATH".into()));
     }
-    // The path is bytes: a name need not be UTF-8, and then it cannot be said in JSON except in quotes.
-    let path = parts.next().map(|path| names_of(path.trim_ascii_start())).transpose()?;
+    // The path is bytes, spaces at its ends too: a name need not be UTF-8, and then it cannot be said in JSON except in quotes.
+    let path = parts.next().filter(|path| !path.is_empty()).map(names_of).transpose()?;
     Ok(Command::Restore { reference, path, dry_run: false, expect: None })
+}
+
+/// Takes what is written into `restore` for a reference as a whole: names and external ids may have spaces in them. None when it
+/// is one word, or something else.
+pub fn parse_spaced_reference(bytes: &[u8]) -> Option<&str> {
+    let line = line_of(bytes).ok()?.trim();
+    (line.contains(' ') && !line.starts_with('{')).then_some(line)
 }
 
 /// Parses what is written into `gc`: `run`, `dry-run`, or a JSON object.
@@ -463,6 +470,12 @@ mod tests {
         assert_eq!((reference.as_str(), path), ("@~2", None));
         let Ok(Command::Restore { path, .. }) = parse_restore(b"abcd src/a file.rs") else { panic!() };
         assert_eq!(path, Some(vec![Name::new(b"src").unwrap(), Name::new(b"a file.rs").unwrap()]));
+        let Ok(Command::Restore { reference, path, .. }) = parse_restore(b"@  spaces \n") else { panic!() };
+        assert_eq!((reference.as_str(), path), ("@", Some(vec![Name::new(b" spaces ").unwrap()])));
+        let Ok(Command::Restore { reference, path, .. }) = parse_restore(b"@ \n") else { panic!() };
+        assert_eq!((reference.as_str(), path), ("@", None));
+        assert_eq!(parse_spaced_reference(b"before it all\n"), Some("before it all"));
+        assert_eq!((parse_spaced_reference(b"@\n"), parse_spaced_reference(b"{\"ref\": \"@\"}")), (None, None));
     }
 
     #[test]

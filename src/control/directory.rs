@@ -12,6 +12,9 @@ use crate::workspace::{Attributes, Branches, Workspace};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// The extended attribute of the top of a mount, or of a branch's view, that says what its control directory is called. It is
+/// answered when it is asked for, and never listed.
+pub const CONTROL_NAME_ATTRIBUTE: &str = "user.mementofs.control";
 /// Names of an old directory handed out at a time.
 const LIST_STEP: usize = 1024;
 
@@ -31,8 +34,10 @@ pub(super) struct State {
     table: NodeTable,
     /// What the files of old states in use are.
     sealed: HashMap<Node, SealedFile>,
-    /// What the readable files said last, so that size, time and bytes belong together.
+    /// What the readable files said last.
     pub(super) texts: HashMap<Node, Text>,
+    /// What was said of each number last, so that size, time and bytes belong together.
+    pub(super) shown: HashMap<u64, Text>,
     /// What the listings in progress go through: a listing is of one instant.
     listings: HashMap<Node, Arc<Vec<(String, EntryKind)>>>,
     pub(super) said: Said,
@@ -121,14 +126,14 @@ impl ControlDirectory {
     /// Opens the directory itself.
     pub fn top(&self, caller: &Caller) -> Result<Attributes, CommandError> {
         self.admit(caller)?;
-        self.found(Node::Top)
+        self.found(Node::Top, caller)
     }
 
     /// Gives a node a reference and describes it.
-    pub(super) fn found(&self, node: Node) -> Result<Attributes, CommandError> {
+    pub(super) fn found(&self, node: Node, caller: &Caller) -> Result<Attributes, CommandError> {
         let number = {
             let mut state = self.state();
-            let number = state.table.number(&node);
+            let number = state.table.number(&node, caller.pid);
             state.table.remember(number);
             number
         };
@@ -143,6 +148,7 @@ impl ControlDirectory {
     pub fn forget(&self, number: u64, count: u64) {
         let mut state = self.state();
         if let Some(node) = state.table.forget(number, count) {
+            state.shown.remove(&number);
             state.sealed.remove(&node);
             state.listings.remove(&node);
             if !matches!(node, Node::File(_)) {
@@ -160,7 +166,7 @@ impl ControlDirectory {
             return Ok(Found::Branch(self.branches.open(name)?));
         }
         let node = self.child(&parent, name)?;
-        self.found(node).map(Found::Node)
+        self.found(node, caller).map(Found::Node)
     }
 
     /// Takes what commands were answered, for the next directory of the same view.
@@ -247,8 +253,8 @@ impl ControlDirectory {
             Node::Latest(_) | Node::Link(..) => (EntryKind::Symlink, 0o777, link_target(node)?.len() as u64, Timestamp::now()),
             Node::File(_) | Node::Diff(_) | Node::Request(_) => {
                 let text = self.current(node)?;
-                let writable = matches!(node, Node::Request(_)) || matches!(node, Node::File(kind) if kind.is_command());
-                let mode = if writable { 0o600 } else { 0o400 };
+                self.state().shown.insert(number, text.clone());
+                let mode = if node.takes_commands() { 0o600 } else { 0o400 };
                 (EntryKind::File, mode, text.bytes.len() as u64, text.changed)
             }
         };
@@ -374,7 +380,7 @@ impl ControlDirectory {
         if let Node::Sealed(..) = node {
             return self.sealed_file(&node)?.read(self.repository(), offset, len);
         }
-        let known = self.state().texts.get(&node).cloned();
+        let known = self.state().shown.get(&number).cloned();
         let text = match known {
             Some(text) => text,
             None => self.current(&node)?,

@@ -4,13 +4,15 @@ use super::branching;
 use super::command::{Command, GcCommand};
 use super::error::CommandError;
 use super::link::{DIRECTORY_SYSTEM, directory_id};
-use super::text::{change_word, iso_time, quoted_path};
+use super::text::{change_word, iso_time, quoted_path, unquoted_path};
 use crate::history::CommitRow;
 use crate::object::{Author, CommitKind, ExternalLink, Name, ObjectId};
 use crate::repository::GcRules;
 use crate::tree::{ChangeKind, PathChange};
 use crate::workspace::{Branches, CheckpointRequest, ImportProgress, Restored, Stale, Workspace};
 use serde_json::{Value, json};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -110,7 +112,8 @@ pub fn execute(branches: &Branches, workspace: &Workspace, command: &Command, au
         }
         Command::Import { from, into, message } => {
             let into = into.clone().unwrap_or_default();
-            import_into(workspace, Path::new(from), &into, message, author, &ImportProgress::default())
+            let from = unquoted_path(from.as_bytes()); // A path that is not UTF-8 is said in quotes.
+            import_into(workspace, Path::new(OsStr::from_bytes(&from)), &into, message, author, &ImportProgress::default())
         }
         Command::Branches => Ok(branching::list(workspace)?.into()),
         Command::Fork { name, at } => Ok(branching::fork(branches, workspace, name, at.as_deref(), author)?.into()),
@@ -173,14 +176,8 @@ fn restore(
     author: &Author,
 ) -> Result<Reply, CommandError> {
     let target = resolve(workspace, reference)?;
-    if let Some(expect) = expect {
-        let expect = resolve(workspace, expect)?;
-        if workspace.newest() != Some(expect) {
-            let stale = format!("the newest checkpoint is not {expect}");
-            return Err(crate::workspace::WorkspaceError::Stale(stale).into());
-        }
-    }
-    let done = workspace.restore(&target, path, dry_run, author)?;
+    let expect = expect.map(|expect| resolve(workspace, expect)).transpose()?;
+    let done = workspace.restore_expecting(&target, path, dry_run, expect.as_ref(), author)?;
     Ok(restored(workspace, done, json!({ "restored": target.to_hex(), "dry_run": dry_run })))
 }
 

@@ -108,6 +108,11 @@ impl Node {
         })
     }
 
+    /// Says whether what is written into it is a command.
+    pub fn takes_commands(&self) -> bool {
+        matches!(self, Self::Request(_)) || matches!(self, Self::File(kind) if kind.is_command())
+    }
+
     /// Returns the number that a file of an old state has each time: programs know the names of a file with several by it,
     /// and the kernel forgets such files as soon as nobody looks at them.
     pub fn lasting_number(&self) -> Option<u64> {
@@ -124,17 +129,32 @@ impl Node {
 const LASTING_MIN: u64 = 1 << 47;
 
 /// Gives each node a number for as long as the kernel refers to it; the same node has the same number meanwhile.
+///
+/// What commands are written into has a number for each process that looks it up: the kernel puts what a program writes into
+/// the pages of the number before it asks, and whoever reads at that instant must find what the file says, not the command.
 #[derive(Debug, Default)]
 pub struct NodeTable {
-    numbers: HashMap<Node, u64>,
-    nodes: HashMap<u64, (Node, u64)>,
+    numbers: HashMap<(Node, u32), u64>,
+    nodes: HashMap<u64, Known>,
     last: u64,
 }
 
+/// What a number stands for.
+#[derive(Debug)]
+struct Known {
+    node: Node,
+    /// The process that has it to itself; 0 when all share it.
+    process: u32,
+    /// How often the kernel refers to it.
+    references: u64,
+}
+
 impl NodeTable {
-    /// Returns the number of a node, making one if it has none. Does not add a reference.
-    pub fn number(&mut self, node: &Node) -> u64 {
-        if let Some(number) = self.numbers.get(node) {
+    /// Returns the number that a node has for a process, making one if there is none. Does not add a reference.
+    pub fn number(&mut self, node: &Node, process: u32) -> u64 {
+        let process = if node.takes_commands() { process } else { 0 };
+        let key = (node.clone(), process);
+        if let Some(number) = self.numbers.get(&key) {
             return *number;
         }
         let lasting = node.lasting_number().filter(|number| !self.nodes.contains_key(number));
@@ -142,15 +162,15 @@ impl NodeTable {
             self.last += 1;
             self.last
         });
-        self.numbers.insert(node.clone(), number);
-        self.nodes.insert(number, (node.clone(), 0));
+        self.numbers.insert(key, number);
+        self.nodes.insert(number, Known { node: node.clone(), process, references: 0 });
         number
     }
 
     /// Adds a reference of the kernel.
     pub fn remember(&mut self, number: u64) {
-        if let Some((_, references)) = self.nodes.get_mut(&number) {
-            *references += 1;
+        if let Some(known) = self.nodes.get_mut(&number) {
+            known.references += 1;
         }
     }
 
@@ -161,18 +181,18 @@ impl NodeTable {
 
     /// Returns the node of a number.
     pub fn node(&self, number: u64) -> Option<&Node> {
-        self.nodes.get(&number).map(|(node, _)| node)
+        self.nodes.get(&number).map(|known| &known.node)
     }
 
     /// Takes back references; returns the node when it was the last.
     pub fn forget(&mut self, number: u64, count: u64) -> Option<Node> {
-        let (_, references) = self.nodes.get_mut(&number)?;
-        *references = references.saturating_sub(count);
-        if *references > 0 {
+        let known = self.nodes.get_mut(&number)?;
+        known.references = known.references.saturating_sub(count);
+        if known.references > 0 {
             return None;
         }
-        let (node, _) = self.nodes.remove(&number)?;
-        self.numbers.remove(&node);
+        let Known { node, process, .. } = self.nodes.remove(&number)?;
+        self.numbers.remove(&(node.clone(), process));
         Some(node)
     }
 }
@@ -185,12 +205,12 @@ mod tests {
     fn a_node_keeps_its_number_until_it_is_forgotten() {
         let latest = Node::Latest(ObjectId::of(b""));
         let mut table = NodeTable::default();
-        let number = table.number(&latest);
+        let number = table.number(&latest, 1);
         table.remember(number);
-        assert_eq!(table.number(&latest), number);
+        assert_eq!(table.number(&latest, 2), number);
         assert_eq!(table.forget(number, 1), Some(latest.clone()));
         assert_eq!(table.node(number), None);
-        assert_ne!(table.number(&latest), number);
+        assert_ne!(table.number(&latest, 1), number);
     }
 
     #[test]
@@ -198,11 +218,23 @@ mod tests {
         let commit = ObjectId::of(b"a checkpoint");
         let (one, other) = (Node::Sealed(commit, 25), Node::Sealed(commit, 26));
         let mut table = NodeTable::default();
-        let number = table.number(&one);
-        assert_ne!(table.number(&other), number);
+        let number = table.number(&one, 1);
+        assert_ne!(table.number(&other, 1), number);
         table.remember(number);
         table.forget(number, 1);
-        assert_eq!(table.number(&one), number);
+        assert_eq!(table.number(&one, 2), number);
         assert!(number < 1 << 48);
+    }
+
+    #[test]
+    fn each_process_has_a_number_of_its_own_for_what_takes_commands() {
+        let mut table = NodeTable::default();
+        for node in [Node::File(FileKind::Checkpoint), Node::Request("mine".to_owned())] {
+            let (one, other) = (table.number(&node, 1), table.number(&node, 2));
+            assert_ne!(one, other);
+            assert_eq!((table.number(&node, 1), table.node(one), table.node(other)), (one, Some(&node), Some(&node)));
+        }
+        let log = Node::File(FileKind::Log);
+        assert_eq!(table.number(&log, 1), table.number(&log, 2));
     }
 }

@@ -75,10 +75,16 @@ pub fn unquoted_path(text: &[u8]) -> Vec<u8> {
     path
 }
 
+/// Returns a message as part of one line: what would end the line, or mean something to a terminal, becomes a space.
+pub fn in_a_line(message: &str) -> String {
+    let breaks = |char: char| char.is_control() || matches!(char, '\u{2028}' | '\u{2029}');
+    message.chars().map(|char| if breaks(char) { ' ' } else { char }).collect()
+}
+
 /// Returns the line of a checkpoint: id, time, name or `-`, message.
 pub fn log_line(row: &CommitRow) -> String {
     let name = row.name.as_deref().unwrap_or("-");
-    let message = row.message.replace(['\n', '\r'], " ");
+    let message = in_a_line(&row.message);
     format!("{} {} {} {}", row.id, iso_time(row.time), name, message).trim_end().to_owned()
 }
 
@@ -122,6 +128,11 @@ mod tests {
         for path in [&b"plain"[..], b"a\nb\xff", b"\"x", b"back\\slash\t\x01"] {
             assert_eq!(unquoted_path(quoted_path(path).as_bytes()), path);
         }
+    }
+
+    #[test]
+    fn a_message_stays_in_its_line_and_says_nothing_to_a_terminal() {
+        assert_eq!(in_a_line("one\ntwo\u{2028}three\u{85}\u{1b}[31mred größe"), "one two three  [31mred größe");
     }
 
     #[test]

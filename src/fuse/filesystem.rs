@@ -229,7 +229,7 @@ impl MementoFilesystem {
             Err(errno) => answer(reply, Err(errno)),
             Ok(effects) => {
                 let mounted = effects.mount.map_or(Ok(()), |mount| {
-                    let refusal = |sentence| denied(view.control.deny(&mount.request, CommandError::Invalid(sentence)));
+                    let refusal = |err| denied(view.control.deny(&mount.request, err));
                     mounts.grant(&mount.wish).map_err(refusal)
                 });
                 // No thread of the pool waits for the kernel, which may itself wait for an answer from the pool.

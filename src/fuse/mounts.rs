@@ -9,9 +9,9 @@ use super::options::MountOptions;
 use super::pool::Pool;
 use super::view::{Audience, View};
 use super::views::ViewTable;
-use crate::control::{ControlDirectory, MountWish};
+use crate::control::{CommandError, ControlDirectory, MountWish};
 use crate::sys;
-use crate::workspace::{Branches, Pin, Stale, Workspace, why_not_handed};
+use crate::workspace::{Branches, Pin, Stale, Workspace, WorkspaceError, why_not_handed};
 use fuser::{BackingId, Session, SessionUnmounter};
 use std::collections::HashMap;
 use std::os::fd::AsFd;
@@ -160,17 +160,44 @@ impl Mounts {
     }
 
     /// Makes a mount that somebody asked for through the control directory.
-    pub(super) fn grant(self: &Arc<Self>, wish: &MountWish) -> Result<(), String> {
+    pub(super) fn grant(self: &Arc<Self>, wish: &MountWish) -> Result<(), CommandError> {
         let path = Path::new(&wish.path);
         if !path.is_absolute() {
-            return Err(format!("{} is not an absolute path", wish.path));
+            return Err(CommandError::Invalid(format!("{} is not an absolute path", wish.path)));
         }
-        // Looked up by name alone: asking a mount of our own would be asking ourselves.
-        if let Some(own) = sys::mount_points_of(&self.source).iter().find(|own| path.starts_with(own)) {
-            return Err(format!("{} lies in the mount {} of the same store", wish.path, own.display()));
+        // By name alone at first: asking a mount of our own would be asking ourselves.
+        self.check_point(path)?;
+        let point = path.canonicalize().map_err(|err| match err.kind() {
+            std::io::ErrorKind::NotFound => CommandError::NotFound(format!("the mount point {}", wish.path)),
+            _ => CommandError::Invalid(format!("cannot use the mount point {}: {err}", wish.path)),
+        })?;
+        self.check_point(&point)?;
+        if !point.is_dir() {
+            return Err(CommandError::Invalid(format!("the mount point {} is not a directory", point.display())));
         }
-        let options = MountOptions::parse(&wish.options)?;
-        self.mount(&wish.branch, path, &options).map_err(|err| err.to_string())
+        let options = MountOptions::parse(&wish.options).map_err(CommandError::Invalid)?;
+        self.mount(&wish.branch, &point, &options).map_err(|err| CommandError::Invalid(err.to_string()))
+    }
+
+    /// Refuses a mount point that is one already, lies in a mount of this store or in the store, or the reverse.
+    fn check_point(&self, point: &Path) -> Result<(), CommandError> {
+        if sys::is_mounted(point).unwrap_or(false) {
+            let busy = format!("{} is a mount point already; unmount it first: mementofs umount {0}", point.display());
+            return Err(WorkspaceError::Busy(busy).into());
+        }
+        if let Some(own) = sys::mount_points_of(&self.source).iter().find(|own| point.starts_with(own)) {
+            let within = format!("{} lies in the mount {} of the same store", point.display(), own.display());
+            return Err(CommandError::Invalid(within));
+        }
+        if point.starts_with(&self.source) || self.source.starts_with(point) {
+            let nested = format!(
+                "the store {} and the mount point {} lie within one another; keep them apart",
+                self.source.display(),
+                point.display()
+            );
+            return Err(CommandError::Invalid(nested));
+        }
+        Ok(())
     }
 
     /// Returns when no mount is left.

@@ -5,9 +5,9 @@ use super::number::NodeNumber;
 use super::reply;
 use super::translate::{attribute_change, caller, check_xattr_name, denied, guarded, name_of, range_change, refused, xattr_mode};
 use super::view::Answering;
-use crate::control::{ControlDirectory, Effects};
+use crate::control::{CONTROL_NAME_ATTRIBUTE, ControlDirectory, Effects};
 use crate::object::EntryKind;
-use crate::workspace::{ACL_ACCESS, NewNode, RangeOptions, Stale, Workspace};
+use crate::workspace::{ACL_ACCESS, NewNode, ROOT, RangeOptions, Stale, Workspace};
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo, IoctlFlags, KernelConfig, LockOwner,
     OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
@@ -364,6 +364,7 @@ impl Filesystem for MementoFilesystem {
 
     fn getxattr(&self, _request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let value = guarded("getxattr", || match self.place(ino)? {
+            Place::Files(_, ROOT) if name == CONTROL_NAME_ATTRIBUTE => Ok(self.control_name.clone()),
             Place::Files(view, ino) => {
                 check_xattr_name(name)?;
                 view.workspace.xattr(ino, name.as_bytes()).map_err(refused("getxattr", ino))

@@ -18,7 +18,8 @@ const REFERENCES: [(&str, &str); 12] = [
     ),
     (
         "SELECT id, files_changed FROM file_commits c
-          WHERE files_changed <> (SELECT count(*) FROM file_mementos m WHERE m.commit_id = c.id)",
+          WHERE files_changed <> (SELECT count(*) FROM file_mementos m WHERE m.commit_id = c.id)
+            AND (deleted_at IS NULL OR EXISTS (SELECT 1 FROM file_mementos m WHERE m.commit_id = c.id))", // Or it was purged.
         "checkpoint {0} says that it changed {1} paths, and another number is recorded",
     ),
     (

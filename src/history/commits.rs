@@ -87,6 +87,9 @@ pub struct NewCommit<'a> {
     pub merge: Option<&'a serde_json::Value>,
 }
 
+/// What stands in `checkpoints/` for the newest checkpoint.
+const LATEST: &str = "latest";
+
 /// Bytes that are text where they are UTF-8, so that people can read them in queries.
 struct TextOrBytes<'a>(&'a [u8]);
 
@@ -127,6 +130,9 @@ fn links_json(links: &[ExternalLink]) -> serde_json::Value {
 
 fn check_labels(name: Option<&str>, links: &[ExternalLink]) -> Result<(), HistoryError> {
     name.map_or(Ok(()), validate_name)?;
+    if let Some(name @ LATEST) = name {
+        return Err(HistoryError::NameTaken { name: name.to_owned() }); // It leads to the newest checkpoint, whichever that is.
+    }
     links.iter().try_for_each(validate_link)
 }
 

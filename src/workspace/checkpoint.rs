@@ -250,7 +250,7 @@ fn cut_live(live: &mut Live) -> Result<Option<Taken>, WorkspaceError> {
     Ok(Some(Taken { cut, segment, released: live.staging.take_released(), time: Timestamp::now() }))
 }
 
-fn check_expected(head: &Head, expect: Option<&ObjectId>) -> Result<(), WorkspaceError> {
+pub(super) fn check_expected(head: &Head, expect: Option<&ObjectId>) -> Result<(), WorkspaceError> {
     match (expect, &head.commit) {
         (Some(expect), Some(newest)) if expect == newest => Ok(()),
         (Some(expect), Some(newest)) => Err(WorkspaceError::Stale(format!("the newest checkpoint is {newest}, not {expect}"))),

@@ -65,13 +65,21 @@ impl Workspace {
 
     /// Refuses what lies within the workspace or the store: reading it would wait for ourselves, or take in what is being written.
     fn check_source(&self, from: &Path) -> Result<(), WorkspaceError> {
-        let from = from.canonicalize().map_err(WorkspaceError::io("the directory to import"))?;
+        let invalid = |why: &str| WorkspaceError::Invalid(format!("cannot import {}: {why}", from.display()));
+        if !from.is_absolute() {
+            return Err(invalid("it is not an absolute path"));
+        }
+        let from = from.canonicalize().map_err(|err| match err.kind() {
+            std::io::ErrorKind::NotFound => WorkspaceError::NotFound(format!("the directory to import, {},", from.display())),
+            _ => invalid(&err.to_string()),
+        })?;
         let store = self.repository.path();
         let mounts = sys::mount_points_of(store);
         match mounts.iter().map(PathBuf::as_path).chain([store]).find(|ours| from.starts_with(ours) || ours.starts_with(&from)) {
             Some(ours) => {
                 Err(WorkspaceError::Invalid(format!("{} and {} lie within one another", from.display(), ours.display())))
             }
+            None if !from.is_dir() => Err(invalid("it is not a directory")),
             None => Ok(()),
         }
     }

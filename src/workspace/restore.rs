@@ -1,5 +1,6 @@
 //! Restore and undo of one branch, and the restore of several at once.
 
+use super::checkpoint::check_expected;
 use super::error::WorkspaceError;
 use super::movement::{Cause, Destination, Leg, Target, move_all};
 use super::swap::Stale;
@@ -51,7 +52,19 @@ impl Workspace {
         dry_run: bool,
         author: &Author,
     ) -> Result<Restored, WorkspaceError> {
-        self.with_reserve(|| self.restore_once(commit, path, dry_run, author))
+        self.restore_expecting(commit, path, dry_run, None, author)
+    }
+
+    /// Does the same, unless another checkpoint than `expect` is the newest by now.
+    pub fn restore_expecting(
+        &self,
+        commit: &ObjectId,
+        path: Option<&[Name]>,
+        dry_run: bool,
+        expect: Option<&ObjectId>,
+        author: &Author,
+    ) -> Result<Restored, WorkspaceError> {
+        self.with_reserve(|| self.restore_once(commit, path, dry_run, expect, author))
     }
 
     fn restore_once(
@@ -59,9 +72,11 @@ impl Workspace {
         commit: &ObjectId,
         path: Option<&[Name]>,
         dry_run: bool,
+        expect: Option<&ObjectId>,
         author: &Author,
     ) -> Result<Restored, WorkspaceError> {
         let mut head = self.head_to_move()?;
+        check_expected(&head, expect)?; // Nobody moves the branch from here on.
         let root = self.repository.commit(commit)?.root_tree;
         if let Some(path) = path {
             self.check_path(&root, path)?;

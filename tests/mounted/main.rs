@@ -1,6 +1,7 @@
 //! Tests of the built program through real mounts. Each makes its own store and mount and takes both away again.
 
 mod apply;
+mod binding;
 mod branches;
 mod branches_more;
 mod checkpoint;
