@@ -120,6 +120,11 @@ impl MementoFilesystem {
         let places = [(parent, &name), (new_parent, &new_name)];
         let children: Vec<Ino> = places.iter().filter_map(|(parent, name)| child_if_shared(&view, *parent, name)).collect();
         view.workspace.rename(parent, &name, new_parent, &new_name, mode, left).map_err(refused("rename", parent))?;
+        if parent != new_parent {
+            for (parent, name) in places {
+                view.forget_parent_of(parent, name);
+            }
+        }
         Ok(Done::new(Answering::of(view), (), &places, &children))
     }
 

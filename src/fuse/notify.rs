@@ -1,7 +1,7 @@
 //! Tells the kernel what to forget, from a thread of its own that holds no lock.
 
 use super::number::NodeNumber;
-use crate::workspace::Stale;
+use crate::workspace::{Ino, Stale};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use fuser::{INodeNo, Notifier};
 use std::collections::{HashSet, VecDeque};
@@ -137,6 +137,13 @@ impl Invalidator {
             batch.afterwards = None;
         }
         self.enqueue(&mut waiting, batch);
+    }
+
+    /// Has the kernel forget the listing of a directory, on the calling thread: its pages are locked over no request.
+    pub fn forget_listing(&self, namespace: u16, ino: Ino) {
+        if let Some(kernel) = self.kernel.get() {
+            let _ = kernel.notifier.inval_inode(INodeNo(NodeNumber { namespace, ino }.pack()), 0, 0);
+        }
     }
 
     /// Has the kernel doubt what is stale, on the calling thread and without a lock of the kernel: names are asked for again,

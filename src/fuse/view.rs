@@ -4,7 +4,7 @@ use super::notify::{Afterwards, Batch, Invalidator};
 use super::number::files_of;
 use super::retries::Retries;
 use crate::control::ControlDirectory;
-use crate::object::Name;
+use crate::object::{EntryKind, Name};
 use crate::workspace::{Attributes, Ino, NewNode, ROOT, Stale, Workspace, WorkspaceError};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -150,6 +150,14 @@ impl View {
         let again = self.answering.load(Ordering::SeqCst) > 0;
         let stale: Vec<Stale> = stale.iter().filter(|stale| again || self.concerns(stale)).cloned().collect();
         (!stale.is_empty()).then(|| Batch { namespace: files_of(self.number), stale, again, afterwards })
+    }
+
+    /// Has this view's own kernel forget the listing of a directory that may have come here from another one: `..` is in it.
+    pub fn forget_parent_of(&self, parent: Ino, name: &Name) {
+        let Ok(Some(ino)) = self.workspace.child(parent, name) else { return };
+        if self.workspace.attributes(ino).is_ok_and(|attributes| attributes.kind == EntryKind::Directory) {
+            self.invalidator.forget_listing(files_of(self.number), ino);
+        }
     }
 
     /// Has this view's own kernel forget `stale`. Does not wait.
