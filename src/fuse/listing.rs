@@ -138,8 +138,12 @@ fn add_looked_up(view: &View, parent: Ino, position: u64, name: &OsStr, reply: &
 }
 
 fn list(view: &View, ino: Ino, offset: u64, mut add: impl FnMut(Ino, u64, EntryKind, &OsStr) -> bool) -> Result<(), Errno> {
-    for (position, name) in [(DOT, "."), (DOT_DOT, "..")] {
-        if offset < position && add(ino, position, EntryKind::Directory, OsStr::new(name)) {
+    if offset < DOT && add(ino, DOT, EntryKind::Directory, OsStr::new(".")) {
+        return Ok(());
+    }
+    if offset < DOT_DOT {
+        let parent = view.workspace.parent_of(ino).map_err(refused("readdir", ino))?;
+        if add(parent, DOT_DOT, EntryKind::Directory, OsStr::new("..")) {
             return Ok(());
         }
     }

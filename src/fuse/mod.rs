@@ -18,9 +18,11 @@ mod options;
 mod pool;
 mod reply;
 mod requests;
+mod retries;
 mod translate;
 mod view;
 mod views;
+mod writing;
 
 pub use mount::MountError;
 pub use mounts::Mounts;

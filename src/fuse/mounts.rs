@@ -96,7 +96,7 @@ impl Mounts {
     pub(super) fn after_all(&self, stale: &[(i64, Vec<Stale>)], deed: impl FnOnce() + Send + 'static) {
         let afterwards = Afterwards::new(deed);
         for (branch_id, stale) in stale {
-            self.audience(*branch_id).tell(None, stale, &afterwards);
+            self.audience(*branch_id).tell_all(stale, &afterwards);
         }
     }
 
@@ -122,7 +122,7 @@ impl Mounts {
             try_passthrough(&session, &self.source).map_err(failed)?;
         }
         let _ = self.passthrough.set(passthrough);
-        invalidator.connect(session.notifier());
+        invalidator.connect(session.notifier(), session.as_fd().try_clone_to_owned().map_err(failed)?);
         device.connect(session.as_fd().try_clone_to_owned().map_err(failed)?);
         self.running().insert(path.to_owned(), session.unmount_callable());
         let (mounts, own_path) = (self.clone(), path.to_owned());

@@ -3,7 +3,7 @@
 use super::filesystem::MementoFilesystem;
 use super::translate::{refused, rename_mode, whiteout};
 use super::view::{Answering, View};
-use crate::object::Name;
+use crate::object::{EntryKind, Name};
 use crate::workspace::{Attributes, Ino, NewNode, Stale};
 use fuser::{Errno, INodeNo, RenameFlags, Request};
 use std::ffi::OsStr;
@@ -72,6 +72,24 @@ impl MementoFilesystem {
         Ok(Done::new(view, made, &[(parent, &name)], &[]))
     }
 
+    /// Makes an empty file for open(2) or mknod(2). Where one came to be behind the kernel's back, the kernel looks again,
+    /// and finds out whether the caller wants it.
+    pub(super) fn make_file(
+        &self,
+        request: &Request,
+        (parent, name): (INodeNo, &OsStr),
+        (mode, umask): (u32, u32),
+    ) -> Result<Done<Attributes>, Errno> {
+        let node = NewNode { kind: EntryKind::File, mode: mode & 0o7777, uid: 0, gid: 0, device: 0, target: Box::default() };
+        let exists = match self.make(request, parent, name, node, umask) {
+            Err(errno) if errno.code() == libc::EEXIST => errno,
+            made => return made,
+        };
+        let (view, parent) = self.file(parent)?;
+        let again = view.retries().is_to_look_again(request.pid(), parent, &self.new_name(parent, name)?);
+        Err(if again { Errno::ESTALE } else { exists })
+    }
+
     pub(super) fn remove(&self, parent: INodeNo, name: &OsStr, directory: bool) -> Result<Done<()>, Errno> {
         let (view, parent) = self.file(parent)?;
         let name = self.old_name(parent, name)?;
@@ -102,6 +120,11 @@ impl MementoFilesystem {
         let places = [(parent, &name), (new_parent, &new_name)];
         let children: Vec<Ino> = places.iter().filter_map(|(parent, name)| child_if_shared(&view, *parent, name)).collect();
         view.workspace.rename(parent, &name, new_parent, &new_name, mode, left).map_err(refused("rename", parent))?;
+        if parent != new_parent {
+            for (parent, name) in places {
+                view.forget_parent_of(parent, name);
+            }
+        }
         Ok(Done::new(Answering::of(view), (), &places, &children))
     }
 

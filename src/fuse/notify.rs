@@ -1,21 +1,32 @@
 //! Tells the kernel what to forget, from a thread of its own that holds no lock.
 
 use super::number::NodeNumber;
-use crate::workspace::Stale;
+use crate::workspace::{Ino, Stale};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use fuser::{INodeNo, Notifier};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// An answer on its way while the kernel is told may carry what was true before; by then it has arrived.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
+/// Where pages to forget would begin, if only attributes are forgotten.
+const ATTRIBUTES_ALONE: i64 = -1;
+
 /// Does something when the last copy of it goes: when every kernel side that had to forget has forgotten.
 #[derive(Clone)]
 pub struct Afterwards(#[allow(dead_code)] Arc<OnDrop>);
+
+/// The notification that makes every name a kernel remembers be asked for again, since Linux 6.16: its length, its code and
+/// no request that it answers. The library in use has no call for it.
+const FORGET_ALL_NAMES: [[u8; 4]; 4] = [16u32.to_ne_bytes(), 8u32.to_ne_bytes(), [0; 4], [0; 4]];
 
 type Deed = Box<dyn FnOnce() + Send>;
 
@@ -52,31 +63,109 @@ pub struct Batch {
 #[derive(Clone)]
 pub struct Invalidator {
     batches: Sender<Batch>,
-    notifier: Arc<OnceLock<Notifier>>,
+    kernel: Arc<OnceLock<Kernel>>,
+    /// Batches that were sent and are not forgotten yet.
+    waiting: Arc<Mutex<usize>>,
+    /// Changes made through this mount that are answered when others have forgotten: its kernel holds directories and pages
+    /// for them meanwhile, and forgets nothing of those.
+    changing: Arc<AtomicUsize>,
+}
+
+/// A change whose answer waits for others, as long as this lives.
+pub struct Changing(Arc<AtomicUsize>);
+
+impl Drop for Changing {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// The two ways to the kernel.
+struct Kernel {
+    notifier: Notifier,
+    device: File,
 }
 
 impl Invalidator {
     /// Starts the thread. Nothing is sent before [`Self::connect`].
     pub fn start() -> std::io::Result<Self> {
         let (batches, received) = unbounded();
-        let notifier = Arc::new(OnceLock::new());
-        let shared = notifier.clone();
-        std::thread::Builder::new().name("invalidate".into()).spawn(move || serve(&received, &shared))?;
-        Ok(Self { batches, notifier })
+        let kernel = Arc::new(OnceLock::new());
+        let invalidator = Self { batches, kernel, waiting: Arc::default(), changing: Arc::default() };
+        let (kernel, waiting) = (invalidator.kernel.clone(), invalidator.waiting.clone());
+        std::thread::Builder::new().name("invalidate".into()).spawn(move || serve(&received, &kernel, &waiting))?;
+        Ok(invalidator)
     }
 
     /// Gives the invalidator its way to the kernel.
-    pub fn connect(&self, notifier: Notifier) {
-        let _ = self.notifier.set(notifier);
+    pub fn connect(&self, notifier: Notifier, device: OwnedFd) {
+        let _ = self.kernel.set(Kernel { notifier, device: File::from(device) });
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, usize> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that a change made through this mount is answered when others have forgotten. To be held until then.
+    pub fn changes(&self) -> Changing {
+        self.changing.fetch_add(1, Ordering::SeqCst);
+        Changing(self.changing.clone())
     }
 
     /// Has the kernel forget, in the order of the calls. Does not wait.
     pub fn send(&self, batch: Batch) {
+        self.enqueue(&mut self.waiting(), batch);
+    }
+
+    fn enqueue(&self, waiting: &mut usize, batch: Batch) {
+        *waiting += 1;
         let _ = self.batches.send(batch); // The thread is gone only when the process ends.
+    }
+
+    /// Has the kernel forget a change that was made through the mount of `maker` and waits to be answered.
+    ///
+    /// Two changes may never wait for each other. Each says first that it is going on ([`Self::changes`]) and then looks
+    /// here, so the later of two sees the earlier; where something goes on, the kernel doubts what is stale, which takes no
+    /// lock, and the answer does not wait for it to forget. So a change only ever waits for a later one, and the last for none.
+    pub fn send_change(&self, mut batch: Batch, maker: &Self) {
+        let own = Arc::ptr_eq(&self.changing, &maker.changing);
+        let mut waiting = self.waiting();
+        // What is to be forgotten before us in our own mount may be what the kernel holds for this very change.
+        let at_rest = self.changing.load(Ordering::SeqCst) <= usize::from(own) && (!own || *waiting == 0);
+        if !at_rest {
+            self.doubt(batch.namespace, &batch.stale);
+            batch.afterwards = None;
+        }
+        self.enqueue(&mut waiting, batch);
+    }
+
+    /// Has the kernel forget the listing of a directory, on the calling thread: its pages are locked over no request.
+    pub fn forget_listing(&self, namespace: u16, ino: Ino) {
+        if let Some(kernel) = self.kernel.get() {
+            let _ = kernel.notifier.inval_inode(INodeNo(NodeNumber { namespace, ino }.pack()), 0, 0);
+        }
+    }
+
+    /// Has the kernel doubt what is stale, on the calling thread and without a lock of the kernel: names are asked for again,
+    /// attributes too, and pages are looked at by whoever reads next. What is mapped stays until it is forgotten by [`Self::send`].
+    fn doubt(&self, namespace: u16, stale: &[Stale]) {
+        let Some(kernel) = self.kernel.get() else { return };
+        let directories: HashSet<_> = stale.iter().filter_map(Stale::parent).collect();
+        if !directories.is_empty()
+            && let Err(err) = (&kernel.device).write_all(FORGET_ALL_NAMES.as_flattened())
+        {
+            tracing::debug!(%err, "the kernel cannot be told to forget all names");
+        }
+        for ino in stale.iter().filter_map(Stale::file) {
+            // Listings are pages that nobody locks over a request; a file's pages are locked by those who write.
+            let offset = if directories.contains(&ino) { 0 } else { ATTRIBUTES_ALONE };
+            let _ = kernel.notifier.inval_inode(INodeNo(NodeNumber { namespace, ino }.pack()), offset, 0);
+        }
     }
 }
 
-fn serve(batches: &Receiver<Batch>, notifier: &OnceLock<Notifier>) {
+fn serve(batches: &Receiver<Batch>, kernel: &OnceLock<Kernel>, waiting: &Mutex<usize>) {
+    let one_less = || *waiting.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
     let mut later: VecDeque<(Instant, Batch)> = VecDeque::new();
     loop {
         let received = match later.front() {
@@ -85,15 +174,18 @@ fn serve(batches: &Receiver<Batch>, notifier: &OnceLock<Notifier>) {
         };
         match received {
             Ok(mut batch) => {
-                forget(notifier, &batch);
+                forget(kernel, &batch);
                 batch.afterwards = None;
                 if batch.again {
                     later.push_back((Instant::now() + AGAIN_AFTER, batch));
+                } else {
+                    one_less();
                 }
             }
             Err(RecvTimeoutError::Timeout) => {
                 if let Some((_, batch)) = later.pop_front() {
-                    forget(notifier, &batch);
+                    forget(kernel, &batch);
+                    one_less();
                 }
             }
             Err(RecvTimeoutError::Disconnected) => return,
@@ -101,8 +193,8 @@ fn serve(batches: &Receiver<Batch>, notifier: &OnceLock<Notifier>) {
     }
 }
 
-fn forget(notifier: &OnceLock<Notifier>, batch: &Batch) {
-    let Some(notifier) = notifier.get() else { return };
+fn forget(kernel: &OnceLock<Kernel>, batch: &Batch) {
+    let Some(Kernel { notifier, .. }) = kernel.get() else { return };
     for stale in &batch.stale {
         invalidate(notifier, batch.namespace, stale);
     }

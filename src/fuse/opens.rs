@@ -6,8 +6,7 @@ use super::number::{NodeNumber, files_of};
 use super::reply::{FOREVER, GENERATION, control_created};
 use super::translate::{caller, guarded, refused};
 use super::view::View;
-use crate::object::EntryKind;
-use crate::workspace::{AttributeChange, Attributes, Due, Ino, NewNode, Opened, StagingFile, Stale};
+use crate::workspace::{AttributeChange, Attributes, Due, Ino, Opened, StagingFile, Stale};
 use fuser::{BackingId, Errno, FileHandle, FopenFlags, INodeNo, OpenFlags, ReplyCreate, ReplyOpen, Request};
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -192,9 +191,8 @@ impl MementoFilesystem {
             }
             Err(errno) => return reply.error(errno),
         };
-        let node = NewNode { kind: EntryKind::File, mode: mode & 0o7777, uid: 0, gid: 0, device: 0, target: Box::default() };
         let made: Result<(Done<Attributes>, _), Errno> = guarded("create", || {
-            let done = self.make(request, parent, name, node, umask)?;
+            let done = self.make_file(request, (parent, name), (mode, umask))?;
             let ino = done.result().ino;
             let opened = files.open(&view, ino, is_to_write(flags), |file| reply.open_backing(file));
             opened.inspect_err(|_| view.forget(ino, 1)).map(|backing| (done, backing)) // It is not handed out.

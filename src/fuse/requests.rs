@@ -5,9 +5,10 @@ use super::number::NodeNumber;
 use super::reply;
 use super::translate::{attribute_change, caller, check_xattr_name, denied, guarded, name_of, range_change, refused, xattr_mode};
 use super::view::Answering;
+use super::writing::Asked;
 use crate::control::{CONTROL_NAME_ATTRIBUTE, ControlDirectory, Effects};
 use crate::object::EntryKind;
-use crate::workspace::{ACL_ACCESS, NewNode, ROOT, RangeOptions, Stale, Workspace};
+use crate::workspace::{ACL_ACCESS, NewNode, ROOT, RangeOptions, Stale};
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo, IoctlFlags, KernelConfig, LockOwner,
     OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
@@ -40,7 +41,9 @@ impl Filesystem for MementoFilesystem {
             }
             Ok(Place::Files(view, parent)) => {
                 let view = Answering::of(view);
-                match guarded("lookup", || view.lookup(parent, &name_of(name)?).map_err(refused("lookup", parent))) {
+                match guarded("lookup", || {
+                    view.lookup_for(request.pid(), parent, &name_of(name)?).map_err(refused("lookup", parent))
+                }) {
                     Ok(Some(attributes)) => reply::entry(reply, view.number(), Ok(attributes)),
                     Ok(None) => reply::no_entry(reply),
                     Err(errno) => reply.error(errno),
@@ -134,6 +137,9 @@ impl Filesystem for MementoFilesystem {
         }
         let made = guarded("mknod", || {
             let kind = EntryKind::from_mode_bits(mode).ok_or(Errno::EINVAL)?;
+            if kind == EntryKind::File {
+                return self.make_file(request, (parent, name), (mode, umask));
+            }
             let node = NewNode { kind, mode: mode & 0o7777, uid: 0, gid: 0, device: rdev, target: Box::default() };
             self.make(request, parent, name, node, umask)
         });
@@ -271,36 +277,14 @@ impl Filesystem for MementoFilesystem {
         offset: u64,
         data: &[u8],
         write_flags: WriteFlags,
-        _flags: OpenFlags,
+        open_flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
         match self.place(ino) {
             Ok(Place::Files(view, ino)) => {
-                let strip = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-                let of_mapping = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
-                let written = guarded("write", || {
-                    if strip {
-                        self.end_setgid(request, &view, ino)?;
-                    }
-                    // The kernel takes no part of a page for an answer.
-                    let write = if of_mapping { Workspace::write_all } else { Workspace::write };
-                    write(&view.workspace, ino, offset, data, strip).map_err(refused("write", ino))
-                });
-                let seal_due = written.as_ref().is_ok_and(|written| written.seal_due);
-                let stale = move || vec![Stale::Attributes { ino }];
-                let answer = move || reply::written(reply, written.map(|written| written.len as u32));
-                if of_mapping {
-                    // A page of a mapping is written back, perhaps because another view makes this one forget it: nobody
-                    // may wait for the other view here.
-                    answer();
-                    view.after_others(stale, || ());
-                } else {
-                    view.after_others(stale, answer);
-                }
-                if seal_due {
-                    self.seal_later(&view);
-                }
+                let asked = Asked { offset, data, write_flags, open_flags };
+                self.write_file(request, &view, ino, &asked, reply);
             }
             Ok(Place::Control(view, ino)) => {
                 let (who, data, len) = (caller(request), data.to_vec(), data.len() as u32);

@@ -2,8 +2,9 @@
 
 use super::notify::{Afterwards, Batch, Invalidator};
 use super::number::files_of;
+use super::retries::Retries;
 use crate::control::ControlDirectory;
-use crate::object::Name;
+use crate::object::{EntryKind, Name};
 use crate::workspace::{Attributes, Ino, NewNode, ROOT, Stale, Workspace, WorkspaceError};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -23,6 +24,8 @@ pub struct View {
     known: Mutex<HashMap<Ino, u64>>,
     /// Answers about files that are being made: the kernel may come to know something that nobody has noted yet.
     answering: AtomicUsize,
+    /// Makers of files for which a name existed unexpectedly.
+    retries: Retries,
 }
 
 /// A view through which somebody is about to tell the kernel about a file, as long as this lives.
@@ -63,8 +66,8 @@ impl View {
         audience: Arc<Audience>,
         invalidator: Invalidator,
     ) -> Arc<Self> {
-        let (known, answering) = (Mutex::default(), AtomicUsize::new(0));
-        let view = Arc::new(Self { workspace, control, number, audience, invalidator, known, answering });
+        let (known, answering, retries) = (Mutex::default(), AtomicUsize::new(0), Retries::default());
+        let view = Arc::new(Self { workspace, control, number, audience, invalidator, known, answering, retries });
         view.audience.join(&view);
         view
     }
@@ -91,6 +94,20 @@ impl View {
     /// Finds a name and adds a reference to the file.
     pub fn lookup(&self, parent: Ino, name: &Name) -> Result<Option<Attributes>, WorkspaceError> {
         Ok(self.workspace.lookup(parent, name)?.map(|found| self.remembered(found)))
+    }
+
+    /// Finds a name likewise, for a thread that may have been sent to look again.
+    pub fn lookup_for(&self, thread: u32, parent: Ino, name: &Name) -> Result<Option<Attributes>, WorkspaceError> {
+        let found = self.lookup(parent, name)?;
+        if found.is_some() {
+            self.retries.found(thread, parent, name);
+        }
+        Ok(found)
+    }
+
+    /// Returns who was sent to look for a name again.
+    pub fn retries(&self) -> &Retries {
+        &self.retries
     }
 
     /// Creates a file and adds a reference to it.
@@ -128,24 +145,45 @@ impl View {
         }
     }
 
-    /// Has the kernel forget `stale`.
-    fn tell(&self, stale: &[Stale], afterwards: &Afterwards) {
+    /// Returns what this view's kernel has to forget of `stale`, if anything.
+    fn to_forget(&self, stale: &[Stale], afterwards: Option<Afterwards>) -> Option<Batch> {
         let again = self.answering.load(Ordering::SeqCst) > 0;
         let stale: Vec<Stale> = stale.iter().filter(|stale| again || self.concerns(stale)).cloned().collect();
-        if !stale.is_empty() {
-            let afterwards = Some(afterwards.clone());
-            self.invalidator.send(Batch { namespace: files_of(self.number), stale, again, afterwards });
+        (!stale.is_empty()).then(|| Batch { namespace: files_of(self.number), stale, again, afterwards })
+    }
+
+    /// Has this view's own kernel forget the listing of a directory that may have come here from another one: `..` is in it.
+    pub fn forget_parent_of(&self, parent: Ino, name: &Name) {
+        let Ok(Some(ino)) = self.workspace.child(parent, name) else { return };
+        if self.workspace.attributes(ino).is_ok_and(|attributes| attributes.kind == EntryKind::Directory) {
+            self.invalidator.forget_listing(files_of(self.number), ino);
         }
+    }
+
+    /// Has this view's own kernel forget `stale`. Does not wait.
+    pub fn forget_own(&self, stale: Vec<Stale>) {
+        self.invalidator.send(Batch { namespace: files_of(self.number), stale, again: false, afterwards: None });
     }
 
     /// Answers a change that was made through this view, when every other view of the branch has forgotten what it made
     /// stale. Without another view it answers at once.
     pub fn after_others(&self, stale: impl FnOnce() -> Vec<Stale>, answer: impl FnOnce() + Send + 'static) {
         if self.is_shared() {
-            let afterwards = Afterwards::new(answer);
-            self.audience.tell(Some(self), &stale(), &afterwards);
+            let changing = self.invalidator.changes(); // Before the other kernels are asked whether they wait for a change.
+            let afterwards = Afterwards::new(move || {
+                answer();
+                drop(changing);
+            });
+            self.audience.tell_others(self, &stale(), Some(&afterwards));
         } else {
             answer();
+        }
+    }
+
+    /// Has every other view of the branch forget a change that was made through this view and is answered already.
+    pub fn tell_others(&self, stale: impl FnOnce() -> Vec<Stale>) {
+        if self.is_shared() {
+            self.audience.tell_others(self, &stale(), None);
         }
     }
 
@@ -185,15 +223,25 @@ impl Audience {
         self.is_shared.store(views.len() > 1, Ordering::SeqCst);
     }
 
-    /// Has every kernel side, but that of `except`, forget `stale`; `afterwards` is kept until it is done.
-    pub fn tell(&self, except: Option<&View>, stale: &[Stale], afterwards: &Afterwards) {
-        let views: Vec<Arc<View>> = {
-            let views = self.views.read().unwrap_or_else(PoisonError::into_inner);
-            views.iter().filter_map(Weak::upgrade).collect()
-        };
-        for view in views {
-            if !except.is_some_and(|except| std::ptr::eq(except, &*view)) {
-                view.tell(stale, afterwards);
+    fn views(&self) -> Vec<Arc<View>> {
+        self.views.read().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Has every kernel side forget `stale`; `afterwards` is kept until it is done. For those for whom no kernel side holds
+    /// anything that another needs to forget.
+    pub fn tell_all(&self, stale: &[Stale], afterwards: &Afterwards) {
+        for view in self.views() {
+            if let Some(batch) = view.to_forget(stale, Some(afterwards.clone())) {
+                view.invalidator.send(batch);
+            }
+        }
+    }
+
+    /// Has every kernel side but that of `own` forget `stale` likewise; one that waits for an answer itself doubts it first.
+    fn tell_others(&self, own: &View, stale: &[Stale], afterwards: Option<&Afterwards>) {
+        for view in self.views().into_iter().filter(|view| !std::ptr::eq(own, &**view)) {
+            if let Some(batch) = view.to_forget(stale, afterwards.cloned()) {
+                view.invalidator.send_change(batch, &own.invalidator);
             }
         }
     }

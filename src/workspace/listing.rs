@@ -1,5 +1,6 @@
 //! Lists a directory: its sealed names and what changed in them, in one order that insertions and deletions do not disturb.
 
+use super::Workspace;
 use super::error::WorkspaceError;
 use super::inode::{Ino, Slot};
 use super::live::LiveTree;
@@ -16,6 +17,14 @@ pub struct Listed {
     pub ino: Ino,
     /// The file's kind.
     pub kind: EntryKind,
+}
+
+impl Workspace {
+    /// Returns the directory in which a directory is: for the top, and for one without a name, itself.
+    pub fn parent_of(&self, directory: Ino) -> Result<Ino, WorkspaceError> {
+        let live = self.live();
+        Ok(live.tree.inode(directory)?.places.first().map_or(directory, |place| place.parent))
+    }
 }
 
 impl LiveTree {

@@ -6,6 +6,7 @@
 //! likewise, compares two sealed states and swaps what differs (`swap`).
 
 mod acl;
+mod append;
 mod apply;
 mod branches;
 mod changes;

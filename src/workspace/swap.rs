@@ -24,6 +24,24 @@ pub enum Stale {
     },
 }
 
+impl Stale {
+    /// Returns the directory whose name it is.
+    pub fn parent(&self) -> Option<Ino> {
+        match self {
+            Self::Name { parent, .. } => Some(*parent),
+            Self::Attributes { .. } => None,
+        }
+    }
+
+    /// Returns the file whose attributes they are.
+    pub fn file(&self) -> Option<Ino> {
+        match self {
+            Self::Name { .. } => None,
+            Self::Attributes { ino } => Some(*ino),
+        }
+    }
+}
+
 impl LiveTree {
     /// Makes a clean live tree that shows the old state of `diff` show its new state, `root`; returns what the kernel must forget.
     ///

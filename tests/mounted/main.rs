@@ -22,4 +22,5 @@ mod restore;
 mod security;
 mod space;
 mod trouble;
+mod views;
 mod waiting;

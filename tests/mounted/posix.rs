@@ -364,3 +364,31 @@ assert os.fstat(fd).st_size == 1 << 43 and os.fstat(fd).st_blocks == 0, os.fstat
 "#,
     );
 }
+
+#[test]
+fn a_listing_has_the_numbers_of_the_directory_and_of_the_one_it_is_in() {
+    python(
+        &TestMount::new(),
+        r#"
+def listed(path):
+    fd, buffer = os.open(path, os.O_RDONLY), ctypes.create_string_buffer(8192)
+    size, at, numbers = LIBC.syscall(217, fd, buffer, 8192), 0, {} # getdents64
+    while at < size:
+        number = ctypes.c_uint64.from_buffer(buffer, at).value
+        length = ctypes.c_uint16.from_buffer(buffer, at + 16).value
+        numbers[buffer.raw[at + 19:at + length].split(b'\0')[0]] = number
+        at += length
+    return numbers[b'.'], numbers[b'..']
+def check(path):
+    assert listed(path) == (os.stat(path).st_ino, os.stat(os.path.dirname(path) or '.').st_ino), path
+for path in ('a/b', 'c/moved', 'c/other'): os.makedirs(path)
+top = os.stat('.').st_ino
+assert listed('.') == (top, top)
+for path in ('a', 'a/b', 'c/moved', 'c/other'): check(path)
+os.rename('c/moved', 'a/moved') # The kernel remembers what was listed.
+check('a/moved')
+assert LIBC.renameat2(-100, b'a/b', -100, b'c/other', 2) == 0 # RENAME_EXCHANGE
+for path in ('a/b', 'c/other'): check(path)
+"#,
+    );
+}
