@@ -133,7 +133,7 @@ fn every_test_that_the_semantics_name_exists() {
     }
     let mut named = 0;
     for word in semantics.split('`').skip(1).step_by(2) {
-        if let Some((_, name)) = word.split_once("::").filter(|(_, name)| !name.is_empty() && !name.contains(['(', ' '])) {
+        if let Some((_, name)) = word.rsplit_once("::").filter(|(_, name)| !name.is_empty() && !name.contains(['(', ' '])) {
             assert!(tests.contains(&format!("fn {name}(")), "docs/semantics.md names {word}, which does not exist");
             named += 1;
         }

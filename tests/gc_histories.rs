@@ -199,7 +199,8 @@ impl World {
         let workspace = self.workspace().clone();
         let Some(known) = pick(&mut self.checkpoints, at) else { return };
         self.labels += 1;
-        let named = workspace.repository().history().set_name(&known.id, Some(&format!("label-{}", self.labels)), &author());
+        let named =
+            workspace.repository().history().set_name(&known.id, None, Some(&format!("label-{}", self.labels)), &author());
         named.unwrap();
         known.pinned = true;
     }

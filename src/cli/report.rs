@@ -74,6 +74,9 @@ pub fn show(row: &Value) -> String {
             text += &format!("{label:<10} {value}\n");
         }
     }
+    for name in row["names"].as_array().into_iter().flatten().skip(1) {
+        text += &format!("{:<10} {}\n", "name", name.as_str().unwrap_or("-"));
+    }
     let author = &row["author"];
     text += &format!(
         "{:<10} uid {} {} (pid {})\n",

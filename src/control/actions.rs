@@ -190,8 +190,7 @@ impl ControlDirectory {
     fn remove_checkpoint(&self, name: &[u8], caller: &Caller) -> Result<(), CommandError> {
         let text = String::from_utf8_lossy(name).into_owned();
         let id = resolve(&self.workspace, &text)?;
-        let row = self.repository().history().commit(&id)?;
-        let command = if row.name.as_deref() == Some(&text) {
+        let command = if self.repository().history().named(&text)? == Some(id) {
             Command::Name { reference: text, name: None }
         } else {
             Command::Delete { reference: text }

@@ -353,6 +353,7 @@ impl ControlDirectory {
                     names.push((row.id.to_hex(), EntryKind::Directory));
                     names.extend(row.name.map(|name| (name, EntryKind::Directory)));
                 }
+                names.extend(history.further_names()?.into_iter().map(|(name, _)| (name, EntryKind::Directory)));
                 names.extend(self.workspace.newest().map(|_| ("latest".to_owned(), EntryKind::Symlink)));
                 Ok(names)
             }

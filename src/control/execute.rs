@@ -102,7 +102,9 @@ pub fn execute(branches: &Branches, workspace: &Workspace, command: &Command, au
         Command::Show { reference } => show(workspace, reference),
         Command::Name { reference, name } => {
             let id = resolve(workspace, reference)?;
-            workspace.repository().history().set_name(&id, name.as_deref(), author)?;
+            let history = workspace.repository().history();
+            let from = (history.named(reference)? == Some(id)).then_some(reference.as_str());
+            history.set_name(&id, from, name.as_deref(), author)?;
             Ok(json!({ "id": id.to_hex(), "name": name }).into())
         }
         Command::Delete { reference } => {
@@ -272,6 +274,7 @@ pub fn commit_json(workspace: &Workspace, row: &CommitRow) -> Result<Value, Comm
         "time": iso_time(row.time),
         "time_nanos": row.time.nanos_since_epoch(),
         "name": row.name,
+        "names": workspace.repository().history().names_of(&row.id)?,
         "message": row.message,
         "kind": row.kind.as_str(),
         "author": { "uid": row.author.uid, "pid": row.author.pid, "command": row.author.command },

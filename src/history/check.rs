@@ -6,7 +6,7 @@ use super::{CommitRow, History, HistoryError};
 use crate::object::ObjectId;
 
 /// Queries for what must not be there, and the sentence about each row, with its two columns as `{0}` and `{1}`.
-const REFERENCES: [(&str, &str); 12] = [
+const REFERENCES: [(&str, &str); 13] = [
     (
         "SELECT id, parent FROM file_commits c WHERE parent IS NOT NULL
            AND NOT EXISTS (SELECT 1 FROM file_commits p WHERE p.id = c.parent)",
@@ -30,6 +30,11 @@ const REFERENCES: [(&str, &str); 12] = [
     (
         "SELECT id, name FROM file_commits WHERE deleted_at IS NOT NULL AND name IS NOT NULL",
         "checkpoint {0} is deleted and still has the name {1}",
+    ),
+    (
+        "SELECT name, commit_id FROM checkpoint_names n
+          WHERE NOT EXISTS (SELECT 1 FROM file_commits c WHERE c.id = n.commit_id AND c.deleted_at IS NULL)",
+        "the name {0} is one of checkpoint {1}, which is not recorded",
     ),
     (
         "SELECT name, head FROM branches b WHERE deleted_at IS NULL AND head IS NOT NULL

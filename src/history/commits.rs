@@ -3,6 +3,7 @@
 use super::ancestry::MERGED_KEY;
 use super::branches::{BranchState, move_branch};
 use super::labels::{validate_link, validate_name};
+use super::names::{give_name, take_name, take_names};
 use super::objects::{NewObject, count_reuse, id_at, id_or_none_at, insert_objects};
 use super::operations::{NewOperation, check_living, insert_operation};
 use super::outbox::insert_event;
@@ -136,17 +137,6 @@ fn check_labels(name: Option<&str>, links: &[ExternalLink]) -> Result<(), Histor
     links.iter().try_for_each(validate_link)
 }
 
-fn give_name(transaction: &Transaction<'_>, id: &ObjectId, name: &str) -> Result<(), HistoryError> {
-    let owner = transaction.query_row("SELECT id FROM file_commits WHERE name = ?", [name], |row| row.get::<_, String>(0));
-    match owner.optional()? {
-        Some(owner) if owner != id.to_hex() => return Err(HistoryError::NameTaken { name: name.to_owned() }),
-        Some(_) => return Ok(()),
-        None => {}
-    }
-    transaction.execute("UPDATE file_commits SET name = ? WHERE id = ?", params![name, id.to_hex()])?;
-    Ok(())
-}
-
 /// Ties links to a commit; returns how many were not tied to it before. An id that was tied elsewhere moves here.
 fn tie_links(
     transaction: &Transaction<'_>,
@@ -234,7 +224,7 @@ impl History {
             count_reuse(transaction, new.reused)?;
             insert_commit_row(transaction, &new.id, commit, Some(new.branch_id), new.mementos.len(), new.bytes_changed)?;
             if let Some(name) = new.name {
-                give_name(transaction, &new.id, name)?;
+                give_name(transaction, &new.id.to_hex(), name, commit.time)?;
             }
             insert_mementos(transaction, &new.id, new.mementos)?;
             tie_links(transaction, &new.id, &commit.links, commit.time)?;
@@ -283,12 +273,10 @@ impl History {
             return Ok(());
         }
         self.write(|transaction| {
-            let had: Option<String> =
-                transaction.query_row("SELECT name FROM file_commits WHERE id = ?", [id.to_hex()], |row| row.get(0))?;
-            if let Some(name) = name {
-                give_name(transaction, id, name)?;
-            }
-            let renamed = name.is_some() && had.as_deref() != name;
+            let renamed = match name {
+                Some(name) => give_name(transaction, &id.to_hex(), name, time)?,
+                None => false,
+            };
             let tied = tie_links(transaction, id, links, time)?;
             if !renamed && tied == 0 {
                 return Ok(());
@@ -302,22 +290,22 @@ impl History {
         })
     }
 
-    /// Gives a checkpoint a name, or takes its name away.
-    pub fn set_name(&self, id: &ObjectId, name: Option<&str>, author: &Author) -> Result<(), HistoryError> {
+    /// Gives a checkpoint a name in place of `from`, one that it has, or takes that away. Without `from` it is the one given last.
+    pub fn set_name(&self, id: &ObjectId, from: Option<&str>, name: Option<&str>, author: &Author) -> Result<(), HistoryError> {
         check_labels(name, &[])?;
         let time = Timestamp::now();
         self.write(|transaction| {
-            match name {
-                Some(name) => give_name(transaction, id, name)?,
-                None => {
-                    transaction.execute("UPDATE file_commits SET name = NULL WHERE id = ?", [id.to_hex()])?;
-                }
+            take_name(transaction, &id.to_hex(), from)?;
+            if let Some(name) = name
+                && !give_name(transaction, &id.to_hex(), name, time)?
+            {
+                return Err(HistoryError::NameTaken { name: name.to_owned() }); // By itself.
             }
             let detail = json!({ "name": name });
             let ids = (Some(*id), None);
             let operation = NewOperation { kind: "rename", branch: None, before: ids, after: ids, detail: Some(&detail) };
             let seq = insert_operation(transaction, &operation, author, time)?;
-            let payload = json!({ "commit": id.to_hex(), "name": name });
+            let payload = json!({ "commit": id.to_hex(), "name": name, "from": from });
             insert_event(transaction, "checkpoint.renamed", &payload, &format!("operation:{seq}"), time)
         })
     }
@@ -333,12 +321,13 @@ impl History {
                 return Err(HistoryError::InUse { what: format!("the branch {branch} stands on the checkpoint {id}") });
             }
             let deleted = transaction.execute(
-                "UPDATE file_commits SET deleted_at = ?, name = NULL WHERE id = ? AND deleted_at IS NULL",
+                "UPDATE file_commits SET deleted_at = ? WHERE id = ? AND deleted_at IS NULL",
                 params![time.nanos_since_epoch(), id.to_hex()],
             )?;
             if deleted == 0 {
                 return Err(HistoryError::not_found(id.to_hex()));
             }
+            take_names(transaction, &id.to_hex())?;
             transaction.execute("DELETE FROM checkpoint_file_links WHERE commit_id = ?", [id.to_hex()])?;
             let ids = (Some(*id), None);
             let operation = NewOperation { kind: "delete", branch: None, before: ids, after: (None, None), detail: None };

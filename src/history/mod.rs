@@ -11,6 +11,7 @@ mod commits;
 mod error;
 mod labels;
 mod mirror;
+mod names;
 mod objects;
 mod operations;
 mod outbox;

@@ -2,6 +2,7 @@
 
 use super::branches::move_branch;
 use super::commits::{insert_commit_row, insert_mementos};
+use super::names::{give_name, take_name, take_names};
 use super::objects::{NewObject, columns_of, insert_objects};
 use super::outbox::{Event, insert_event};
 use super::{BranchState, History, HistoryError, Memento};
@@ -179,9 +180,10 @@ fn tie(transaction: &Transaction<'_>, commit: &str, links: &[ExternalLink], time
 
 fn mark_deleted(transaction: &Transaction<'_>, commit: &str, time: Timestamp) -> rusqlite::Result<()> {
     transaction.execute(
-        "UPDATE file_commits SET deleted_at = ?, name = NULL WHERE id = ? AND deleted_at IS NULL",
+        "UPDATE file_commits SET deleted_at = ? WHERE id = ? AND deleted_at IS NULL",
         params![time.nanos_since_epoch(), commit],
     )?;
+    take_names(transaction, commit)?;
     transaction.execute("DELETE FROM checkpoint_file_links WHERE commit_id = ?", [commit])?;
     Ok(())
 }
@@ -209,9 +211,7 @@ fn apply(transaction: &Transaction<'_>, event: &Event, stands: &mut Standings) -
     let named = payload["branch"].as_str().map(|name| branch_named(transaction, name)).transpose()?.flatten();
     match event.event_type.as_str() {
         "checkpoint.created" | "checkpoint.attached" => {
-            if let Some(name) = payload["name"].as_str() {
-                name_commit(transaction, commit, Some(name))?;
-            }
+            name_commit(transaction, commit, payload["name"].as_str(), event.time)?;
             let sql = "SELECT count(*) FROM file_commits WHERE id = ? AND deleted_at IS NULL";
             if transaction.query_row(sql, [commit], |row| row.get::<_, i64>(0))? > 0 {
                 tie(transaction, commit, &links_of(&payload["links"]), event.time)?;
@@ -221,7 +221,10 @@ fn apply(transaction: &Transaction<'_>, event: &Event, stands: &mut Standings) -
                 stands.insert(branch, (id_of(&payload["commit"]), root));
             }
         }
-        "checkpoint.renamed" => name_commit(transaction, commit, payload["name"].as_str())?,
+        "checkpoint.renamed" => {
+            take_name(transaction, commit, payload["from"].as_str())?;
+            name_commit(transaction, commit, payload["name"].as_str(), event.time)?;
+        }
         "checkpoint.deleted" => mark_deleted(transaction, commit, event.time)?,
         "restore.done" | "undo.done" | "import.done" | "merge.done" => {
             let kind = event.event_type.trim_end_matches(".done");
@@ -254,10 +257,18 @@ fn apply(transaction: &Transaction<'_>, event: &Event, stands: &mut Standings) -
     Ok(())
 }
 
-fn name_commit(transaction: &Transaction<'_>, commit: &str, name: Option<&str>) -> rusqlite::Result<()> {
-    // A name is moved only by events in between that were lost: the later one is right.
-    transaction.execute("UPDATE file_commits SET name = NULL WHERE name = ?", [name])?;
-    transaction.execute("UPDATE file_commits SET name = ? WHERE id = ? AND deleted_at IS NULL", params![name, commit])?;
+/// Gives a checkpoint that is not deleted a name, if there is one to give.
+fn name_commit(transaction: &Transaction<'_>, commit: &str, name: Option<&str>, time: Timestamp) -> Result<(), HistoryError> {
+    let Some(name) = name else { return Ok(()) };
+    let owner = "SELECT id FROM file_commits WHERE name = ?1 UNION ALL SELECT commit_id FROM checkpoint_names WHERE name = ?1";
+    let owner: Option<String> = transaction.query_row(owner, [name], |row| row.get(0)).optional()?;
+    if let Some(owner) = owner.filter(|owner| owner != commit) {
+        take_name(transaction, &owner, Some(name))?; // It is moved only by events in between that were lost: the later is right.
+    }
+    let living = "SELECT count(*) FROM file_commits WHERE id = ? AND deleted_at IS NULL";
+    if transaction.query_row(living, [commit], |row| row.get::<_, i64>(0))? > 0 {
+        give_name(transaction, commit, name, time)?;
+    }
     Ok(())
 }
 

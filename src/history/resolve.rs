@@ -31,13 +31,6 @@ impl History {
         }
     }
 
-    fn named(&self, name: &str) -> Result<Option<ObjectId>, HistoryError> {
-        let reader = self.reader();
-        let mut statement = reader.prepare_cached("SELECT id FROM file_commits WHERE name = ? AND deleted_at IS NULL")?;
-        let mut rows = statement.query([name])?;
-        rows.next()?.map(|row| id_at(row, 0)).transpose()
-    }
-
     fn by_prefix(&self, prefix: &str) -> Result<ObjectId, HistoryError> {
         let prefix = prefix.to_ascii_lowercase();
         let reader = self.reader();

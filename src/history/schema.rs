@@ -6,7 +6,7 @@ use rusqlite::config::DbConfig;
 use std::time::Duration;
 
 /// Version of the tables, kept in `PRAGMA user_version`.
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 /// Pages in the WAL before a writer moves them into the database itself: the checkpointer is behind.
 const WAL_PAGES_MAX: i64 = 16_000;
 const CACHE_KIB: i64 = 8 << 10;
@@ -51,6 +51,12 @@ CREATE TABLE outbox (
 CREATE TABLE outbox_consumers (name TEXT PRIMARY KEY, acknowledged_seq INTEGER NOT NULL, time INTEGER NOT NULL) WITHOUT ROWID;
 ";
 
+/// From version 2: a checkpoint may have several names.
+const NAMES: &str = "
+CREATE TABLE IF NOT EXISTS checkpoint_names (name TEXT PRIMARY KEY, commit_id TEXT NOT NULL, time INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS names_by_commit ON checkpoint_names (commit_id);
+";
+
 /// From version 1: a deleted branch leaves its name to others, so checkpoints and operations say which branch by number.
 const FROM_1: &str = "
 ALTER TABLE file_commits ADD COLUMN branch_id INTEGER;
@@ -71,7 +77,7 @@ CREATE UNIQUE INDEX branches_by_name ON branches (name) WHERE deleted_at IS NULL
 pub fn create(connection: &Connection) -> Result<(), HistoryError> {
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.execute_batch(&format!("BEGIN;{TABLES}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;"))?;
+    connection.execute_batch(&format!("BEGIN;{TABLES}{NAMES}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;"))?;
     Ok(())
 }
 
@@ -80,9 +86,11 @@ pub fn bring_up_to_date(connection: &Connection) -> Result<(), HistoryError> {
     let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     match found {
         SCHEMA_VERSION => Ok(()),
-        1 => {
+        1 | 2 => {
             tracing::info!(from = found, to = SCHEMA_VERSION, "bringing the tables up to date");
-            Ok(connection.execute_batch(&format!("BEGIN IMMEDIATE;{FROM_1}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;"))?)
+            let from_1 = if found == 1 { FROM_1 } else { "" };
+            let steps = format!("BEGIN IMMEDIATE;{from_1}{NAMES}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;");
+            Ok(connection.execute_batch(&steps)?)
         }
         newer if newer > SCHEMA_VERSION => Err(HistoryError::Newer { found: newer, supported: SCHEMA_VERSION }),
         other => Err(HistoryError::damaged(format!("version {other} is none of ours"))),

@@ -15,6 +15,7 @@ mod large_objects;
 mod links;
 mod merge;
 mod mount;
+mod names;
 mod passthrough;
 mod posix;
 mod posix_limits;

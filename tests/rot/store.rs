@@ -146,7 +146,7 @@ pub fn build(dir: &Path, crashed: bool) -> Original {
     builder.checkpoint("the fourth", None, &[]);
     let history = builder.workspace.repository().history();
     history.delete_checkpoint(&third, &author()).unwrap();
-    history.set_name(&second, Some("renamed"), &author()).unwrap();
+    history.set_name(&second, None, Some("renamed"), &author()).unwrap();
     builder.workspace.restore(&first, None, false, &author()).unwrap();
     branches.undo(&builder.workspace, &author()).unwrap();
     branches.fork(&builder.workspace, None, "side", &author()).unwrap();
