@@ -135,6 +135,12 @@ impl Invalidator {
         if !at_rest {
             self.doubt(batch.namespace, &batch.stale);
             batch.afterwards = None;
+            // Older kernels do not doubt names. A file forgotten later would have the kernel ignore attributes that somebody asks
+            // for just then, and read up to where the file ended before.
+            batch.stale.retain(|stale| stale.parent().is_some());
+            if batch.stale.is_empty() {
+                return;
+            }
         }
         self.enqueue(&mut waiting, batch);
     }
@@ -147,7 +153,7 @@ impl Invalidator {
     }
 
     /// Has the kernel doubt what is stale, on the calling thread and without a lock of the kernel: names are asked for again,
-    /// attributes too, and pages are looked at by whoever reads next. What is mapped stays until it is forgotten by [`Self::send`].
+    /// attributes too, and pages are looked at by whoever reads next. What is mapped stays until then.
     fn doubt(&self, namespace: u16, stale: &[Stale]) {
         let Some(kernel) = self.kernel.get() else { return };
         let directories: HashSet<_> = stale.iter().filter_map(Stale::parent).collect();

@@ -124,3 +124,47 @@ fn those_who_open_or_make_a_file_through_several_views_all_get_it() {
         assert!((0..200).all(|at| fs::read(view.join(format!("for-all-{at}"))).unwrap() == b"++++++"), "{}", view.display());
     }
 }
+
+#[test]
+fn restores_beside_writers_in_several_views_leave_one_truth_in_all() {
+    let mount = TestMount::new();
+    let views = three_views(&mount);
+    fs::create_dir(mount.path("dir")).unwrap();
+    mount.checkpoint("begin");
+    let tops = views.clone();
+    at_once(&mount, 7, move |who| {
+        let top = &tops[who % 3];
+        for at in 0..60 {
+            if who == 6 {
+                let request =
+                    if at % 2 == 0 { r#"{"do":"checkpoint","message":"beside"}"# } else { r#"{"do":"restore","ref":"@~1"}"# };
+                let _ = fs::write(top.join(format!(".memento/requests/{at}")), request); // There is no @~1 when nothing changed.
+                continue;
+            }
+            // What a restore takes away meanwhile is not there; nothing else goes wrong.
+            let path = top.join(format!("dir/{}", (who * 7 + at) % 10));
+            let moved = top.join(format!("dir/{}", at % 10));
+            let results = [
+                File::options().append(true).create(true).open(&path).and_then(|mut file| file.write_all(b"more")),
+                fs::rename(&path, &moved),
+                fs::read(&moved).map(drop),
+                fs::remove_file(&path),
+            ];
+            for err in results.into_iter().filter_map(Result::err) {
+                assert_eq!(err.raw_os_error(), Some(libc::ENOENT), "{err}");
+            }
+        }
+    });
+    let everything = |view: &PathBuf| {
+        let mut found: Vec<_> = fs::read_dir(view.join("dir"))
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .map(|entry| (entry.file_name(), entry.metadata().unwrap().len(), fs::read(entry.path()).unwrap()))
+            .collect();
+        found.sort();
+        found
+    };
+    let truth = everything(&views[0]);
+    assert!(views.iter().all(|view| everything(view) == truth));
+    assert!(!mount.log().contains("fault of our own"), "{}", mount.log());
+}
