@@ -4,7 +4,7 @@ use super::number::NodeNumber;
 use crate::workspace::{Ino, Stale};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use fuser::{INodeNo, Notifier};
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write;
@@ -172,10 +172,10 @@ impl Invalidator {
 
 fn serve(batches: &Receiver<Batch>, kernel: &OnceLock<Kernel>, waiting: &Mutex<usize>) {
     let one_less = || *waiting.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-    let mut later: VecDeque<(Instant, Batch)> = VecDeque::new();
+    let mut later = Later::default();
     loop {
-        let received = match later.front() {
-            Some((due, _)) => batches.recv_timeout(due.saturating_duration_since(Instant::now())),
+        let received = match later.due() {
+            Some(due) => batches.recv_timeout(due.saturating_duration_since(Instant::now())),
             None => batches.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         match received {
@@ -183,19 +183,50 @@ fn serve(batches: &Receiver<Batch>, kernel: &OnceLock<Kernel>, waiting: &Mutex<u
                 forget(kernel, &batch);
                 batch.afterwards = None;
                 if batch.again {
-                    later.push_back((Instant::now() + AGAIN_AFTER, batch));
+                    later.add(batch);
                 } else {
                     one_less();
                 }
             }
             Err(RecvTimeoutError::Timeout) => {
-                if let Some((_, batch)) = later.pop_front() {
+                if let Some(batch) = later.take() {
                     forget(kernel, &batch);
                     one_less();
                 }
             }
             Err(RecvTimeoutError::Disconnected) => return,
         }
+    }
+}
+
+/// What is to be forgotten again. Each thing once, some time after it was forgotten last: while the kernel is told of a file it
+/// ignores attributes that it is asking for, so a storm of this would have somebody read up to where the file ended before.
+#[derive(Default)]
+struct Later {
+    batches: VecDeque<(Instant, Batch)>,
+    /// When each is to be forgotten.
+    newest: HashMap<(u16, Stale), Instant>,
+}
+
+impl Later {
+    fn due(&self) -> Option<Instant> {
+        self.batches.front().map(|(due, _)| *due)
+    }
+
+    fn add(&mut self, batch: Batch) {
+        let due = Instant::now() + AGAIN_AFTER;
+        self.newest.extend(batch.stale.iter().map(|stale| ((batch.namespace, stale.clone()), due)));
+        self.batches.push_back((due, batch));
+    }
+
+    fn take(&mut self) -> Option<Batch> {
+        let (due, mut batch) = self.batches.pop_front()?;
+        batch.stale.retain(|stale| {
+            let key = (batch.namespace, stale.clone());
+            let is_newest = self.newest.get(&key) == Some(&due);
+            is_newest && self.newest.remove(&key).is_some()
+        });
+        Some(batch)
     }
 }
 
@@ -215,5 +246,26 @@ fn invalidate(notifier: &Notifier, namespace: u16, stale: &Stale) {
     };
     if let Err(err) = sent {
         tracing::debug!(?stale, %err, "the kernel did not know it");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_forgotten_again_once_after_the_last_time() {
+        let batch = |inos: &[u64]| {
+            let stale = inos.iter().map(|ino| Stale::Attributes { ino: *ino }).collect();
+            Batch { namespace: 1, stale, again: true, afterwards: None }
+        };
+        let mut later = Later::default();
+        for inos in [&[1, 2][..], &[1], &[3, 1]] {
+            later.add(batch(inos));
+            std::thread::sleep(Duration::from_micros(10));
+        }
+        let taken: Vec<Vec<Stale>> = std::iter::from_fn(|| later.take()).map(|batch| batch.stale).collect();
+        assert_eq!(taken, [batch(&[2]).stale, vec![], batch(&[3, 1]).stale]);
+        assert!(later.newest.is_empty());
     }
 }

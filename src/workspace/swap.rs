@@ -8,7 +8,7 @@ use crate::tree::{DirectoryChange, ItemChange, LinkChange, StateDiff};
 use std::collections::{HashMap, HashSet};
 
 /// What the kernel has to forget after the tree changed behind its back.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Stale {
     /// A name in a directory, whether it was known to exist or not to exist.
     Name {
