@@ -26,6 +26,7 @@ fn at_once<T: Send + 'static>(mount: &TestMount, many: usize, work: impl Fn(usiz
         let (sender, work) = (sender.clone(), work.clone());
         std::thread::spawn(move || sender.send(work(at)));
     }
+    drop(sender); // So that one that fails is not waited for.
     let wait = |_| {
         done.recv_timeout(PATIENCE).unwrap_or_else(|err| {
             send_signal(mount.pid(), "KILL");
