@@ -8,7 +8,11 @@ pub fn side_by_side<T: Send, E: Send>(pays: bool, work: impl Fn() -> Result<Vec<
         return work();
     }
     std::thread::scope(|scope| {
-        let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(&work)).collect();
+        let helper = || {
+            crate::sys::give_way(); // The processor belongs to whoever waits for a file operation.
+            work()
+        };
+        let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(helper)).collect();
         let mut all = work();
         for helper in helpers {
             let part = helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
