@@ -7,7 +7,6 @@ use super::live::LiveTree;
 use super::plain::Stamp;
 use super::share::Shared;
 use crate::object::{Content, Entry, Name, ObjectId};
-use std::sync::Arc;
 
 /// Most bytes of plain files that are copied at a cut, while changes wait.
 const COPIES_BYTES_MAX: u64 = 16 << 20;
@@ -70,7 +69,7 @@ pub struct FileCut {
     /// Its bytes at the cut; later writes do not change them, but in a plain file.
     pub body: FileBody,
     /// What a small plain file held at the cut.
-    pub copy: Option<Arc<Vec<u8>>>,
+    pub copy: Option<FileBody>,
 }
 
 /// Sealed content of a file.
@@ -190,7 +189,7 @@ impl LiveTree {
             let mut copy = None;
             if let FileBody::Plain(plain) = body {
                 copy = plain.copy(files.copy_room);
-                files.copy_room -= copy.as_ref().map_or(0, |copy| copy.len() as u64);
+                files.copy_room -= copy.as_ref().map_or(0, FileBody::size_bytes);
                 inode.mtime = plain.seen.mtime;
                 inode.ctime = inode.ctime.max(plain.seen.ctime);
             }

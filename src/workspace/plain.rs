@@ -13,6 +13,7 @@ use crate::object::Timestamp;
 use crate::sys;
 use std::fs::File;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -68,19 +69,22 @@ pub struct Plain {
 impl Plain {
     /// Reads the whole file when it is small and there is `room`, as it is at one instant, and notes how it looked then. What is written without pause
     /// has no such instant.
-    pub fn copy(&mut self, room: u64) -> Option<Arc<Vec<u8>>> {
+    pub fn copy(&mut self, room: u64) -> Option<FileBody> {
         const COPY_BYTES_MAX: u64 = 2 << 20;
         const TRIES: usize = 3;
         for _ in 0..TRIES {
             let stamp = self.file.stamp().ok()?;
-            if stamp.size_bytes > COPY_BYTES_MAX.min(room) || stamp.data_bytes < stamp.size_bytes {
-                return None; // The holes of a sparse one are of more use.
+            if stamp.size_bytes > COPY_BYTES_MAX.min(room) {
+                return None;
             }
             let mut bytes = vec![0; stamp.size_bytes as usize];
             self.file.read_at(0, &mut bytes).ok()?;
+            let sparse = stamp.data_bytes < stamp.size_bytes;
+            let data = if sparse { Some(self.file.data_ranges(stamp.size_bytes).ok()?) } else { None };
             if self.file.stamp().ok()?.is_as(&stamp) {
                 self.seen = stamp;
-                return Some(Arc::new(bytes));
+                let whole = FileBody::Small(Arc::new(bytes));
+                return Some(data.map_or(whole.clone(), |data| with_holes(&whole, &data)));
             }
         }
         None
@@ -98,16 +102,28 @@ impl Plain {
         let size_bytes = self.seen.size_bytes;
         let mut extents = ExtentMap::default();
         extents.set(0..size_bytes, Fill::Data);
-        if let Ok(ranges) = self.file.data_ranges(size_bytes) {
-            let mut at = 0;
-            for data in ranges {
-                extents.set(at..data.start, Fill::Hole);
-                at = data.end;
-            }
-            extents.set(at..size_bytes, Fill::Hole);
+        if let Ok(data) = self.file.data_ranges(size_bytes) {
+            set_holes(&mut extents, &data, size_bytes);
         }
         Layered { size_bytes, base: Base::Nothing, base_bytes: 0, staging: Some(self.file.clone()), extents, frozen: true }
     }
+}
+
+/// Makes holes of what lies between ranges of data.
+fn set_holes(extents: &mut ExtentMap, data: &[Range<u64>], size_bytes: u64) {
+    let mut at = 0;
+    for data in data {
+        extents.set(at..data.start, Fill::Hole);
+        at = data.end;
+    }
+    extents.set(at..size_bytes, Fill::Hole);
+}
+
+/// Returns bytes with holes where there is no data.
+fn with_holes(whole: &FileBody, data: &[Range<u64>]) -> FileBody {
+    let mut layered = Layered::over(whole);
+    set_holes(&mut layered.extents, data, whole.size_bytes());
+    FileBody::Layered(Box::new(layered))
 }
 
 impl LiveTree {

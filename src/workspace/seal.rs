@@ -92,15 +92,16 @@ fn sync_plain(plain: &Plain) -> Result<(), WorkspaceError> {
 }
 
 /// Stores what a plain file held at the cut.
-fn seal_copy(repository: &Repository, plain: &Plain, copy: &Arc<Vec<u8>>) -> Result<SealedFile, WorkspaceError> {
+fn seal_copy(repository: &Repository, plain: &Plain, copy: &FileBody) -> Result<SealedFile, WorkspaceError> {
     sync_plain(plain)?;
-    let size_bytes = copy.len() as u64;
-    let body = FileBody::Small(copy.clone());
-    let content = repository.put_content(&DirtyBytes { repository, body: &body, base: BaseExtents::default() })?;
+    let size_bytes = copy.size_bytes();
+    let content = repository.put_content(&DirtyBytes { repository, body: copy, base: BaseExtents::default() })?;
+    let data_bytes = if let Content::Manifest(_) = content { copy.data_bytes() } else { size_bytes };
     // What was stored in pages that had been writable since before the cut moved no time.
-    let same = plain.holds(copy).map_err(WorkspaceError::io("staging file"))?;
+    let bytes = reading::read(repository, copy, 0..size_bytes)?;
+    let same = plain.holds(&bytes).map_err(WorkspaceError::io("staging file"))?;
     let stamp = if same { plain.seen } else { plain.seen.of_the_past() };
-    Ok(SealedFile { content, size_bytes, data_bytes: size_bytes, stamp: Some(stamp) })
+    Ok(SealedFile { content, size_bytes, data_bytes, stamp: Some(stamp) })
 }
 
 /// Stores the bytes of a file that others may be writing. When it changed meanwhile it is read again, but not for ever: what is
