@@ -433,11 +433,11 @@ impl Live {
         if end == offset {
             return Ok(());
         }
-        if self.tree.plain(ino).is_some() {
-            return self.change_plain_range(ino, offset..end, change, options);
-        }
         if change != RangeChange::Punch {
             self.check_room(ino, offset..end)?;
+        }
+        if self.tree.plain(ino).is_some() {
+            return self.change_plain_range(ino, offset..end, change, options);
         }
         self.fetch(ino)?;
         let (identity, time) = (self.identity(ino)?, Timestamp::now());
@@ -447,7 +447,11 @@ impl Live {
     /// Refuses to give space to what has none in `range` when the disk has less than that.
     fn check_room(&self, ino: Ino, range: Range<u64>) -> Result<(), WorkspaceError> {
         let body = self.regular(ino)?;
-        let holes = body.pieces(range.clone()).into_iter().filter(|piece| matches!(piece.source, Source::Hole));
+        let pieces = match body {
+            FileBody::Plain(plain) => FileBody::Layered(Box::new(plain.to_layer())).pieces(range.clone()),
+            body => body.pieces(range.clone()),
+        };
+        let holes = pieces.into_iter().filter(|piece| matches!(piece.source, Source::Hole));
         let holes: u64 = holes.map(|piece| piece.range.end - piece.range.start).sum();
         let needed = holes + range.end.saturating_sub(body.size_bytes().max(range.start));
         let space = self.tree.repository.space()?;
