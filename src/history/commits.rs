@@ -3,7 +3,7 @@
 use super::ancestry::MERGED_KEY;
 use super::branches::{BranchState, move_branch};
 use super::labels::{validate_link, validate_name};
-use super::names::{give_name, take_name, take_names};
+use super::names::{give_name, take_last_name, take_name, take_names};
 use super::objects::{NewObject, count_reuse, id_at, id_or_none_at, insert_objects};
 use super::operations::{NewOperation, check_living, insert_operation};
 use super::outbox::insert_event;
@@ -295,7 +295,12 @@ impl History {
         check_labels(name, &[])?;
         let time = Timestamp::now();
         self.write(|transaction| {
-            take_name(transaction, &id.to_hex(), from)?;
+            match from {
+                None => take_last_name(transaction, &id.to_hex())?,
+                // Somebody else may have renamed it since it was looked up.
+                Some(from) if !take_name(transaction, &id.to_hex(), from)? => return Err(HistoryError::not_found(from)),
+                Some(_) => {}
+            }
             if let Some(name) = name
                 && !give_name(transaction, &id.to_hex(), name, time)?
             {

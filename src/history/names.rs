@@ -5,11 +5,15 @@ use super::{History, HistoryError};
 use crate::object::{ObjectId, Timestamp};
 use rusqlite::{OptionalExtension, Transaction, params};
 
+/// Returns the id of the checkpoint that has a name.
+pub(super) fn owner_of(transaction: &Transaction<'_>, name: &str) -> rusqlite::Result<Option<String>> {
+    let sql = "SELECT id FROM file_commits WHERE name = ?1 UNION ALL SELECT commit_id FROM checkpoint_names WHERE name = ?1";
+    transaction.query_row(sql, [name], |row| row.get(0)).optional()
+}
+
 /// Gives a checkpoint a name beside those that it has. Says whether it is new to it.
 pub(super) fn give_name(transaction: &Transaction<'_>, id: &str, name: &str, time: Timestamp) -> Result<bool, HistoryError> {
-    let sql = "SELECT id FROM file_commits WHERE name = ?1 UNION ALL SELECT commit_id FROM checkpoint_names WHERE name = ?1";
-    let owner: Option<String> = transaction.query_row(sql, [name], |row| row.get(0)).optional()?;
-    match owner {
+    match owner_of(transaction, name)? {
         Some(owner) if owner != id => return Err(HistoryError::NameTaken { name: name.to_owned() }),
         Some(_) => return Ok(false),
         None => {}
@@ -22,13 +26,21 @@ pub(super) fn give_name(transaction: &Transaction<'_>, id: &str, name: &str, tim
     Ok(true)
 }
 
-/// Takes a name from a checkpoint; without one, the name that it was given last. The one from before it stands in its row then.
-pub(super) fn take_name(transaction: &Transaction<'_>, id: &str, name: Option<&str>) -> Result<(), HistoryError> {
-    if let Some(name) = name
-        && transaction.execute("DELETE FROM checkpoint_names WHERE name = ? AND commit_id = ?", [name, id])? > 0
-    {
-        return Ok(());
+/// Takes a name from a checkpoint. Says whether the checkpoint had it.
+pub(super) fn take_name(transaction: &Transaction<'_>, id: &str, name: &str) -> Result<bool, HistoryError> {
+    if transaction.execute("DELETE FROM checkpoint_names WHERE name = ? AND commit_id = ?", [name, id])? > 0 {
+        return Ok(true);
     }
+    let sql = "SELECT count(*) FROM file_commits WHERE name = ? AND id = ?";
+    let in_row = transaction.query_row(sql, [name, id], |row| row.get::<_, i64>(0))? > 0;
+    if in_row {
+        take_last_name(transaction, id)?;
+    }
+    Ok(in_row)
+}
+
+/// Takes the name from a checkpoint that it was given last. The one from before it stands in its row then.
+pub(super) fn take_last_name(transaction: &Transaction<'_>, id: &str) -> Result<(), HistoryError> {
     let sql = "SELECT name FROM checkpoint_names WHERE commit_id = ? ORDER BY time DESC, name LIMIT 1";
     let before: Option<String> = transaction.query_row(sql, [id], |row| row.get(0)).optional()?;
     transaction.execute("DELETE FROM checkpoint_names WHERE name = ?", [&before])?;

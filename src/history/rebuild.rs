@@ -2,7 +2,7 @@
 
 use super::branches::move_branch;
 use super::commits::{insert_commit_row, insert_mementos};
-use super::names::{give_name, take_name, take_names};
+use super::names::{give_name, owner_of, take_last_name, take_name, take_names};
 use super::objects::{NewObject, columns_of, insert_objects};
 use super::outbox::{Event, insert_event};
 use super::{BranchState, History, HistoryError, Memento};
@@ -222,7 +222,10 @@ fn apply(transaction: &Transaction<'_>, event: &Event, stands: &mut Standings) -
             }
         }
         "checkpoint.renamed" => {
-            take_name(transaction, commit, payload["from"].as_str())?;
+            match payload["from"].as_str() {
+                Some(from) => drop(take_name(transaction, commit, from)?), // One that it does not have was lost before.
+                None => take_last_name(transaction, commit)?,
+            }
             name_commit(transaction, commit, payload["name"].as_str(), event.time)?;
         }
         "checkpoint.deleted" => mark_deleted(transaction, commit, event.time)?,
@@ -260,10 +263,8 @@ fn apply(transaction: &Transaction<'_>, event: &Event, stands: &mut Standings) -
 /// Gives a checkpoint that is not deleted a name, if there is one to give.
 fn name_commit(transaction: &Transaction<'_>, commit: &str, name: Option<&str>, time: Timestamp) -> Result<(), HistoryError> {
     let Some(name) = name else { return Ok(()) };
-    let owner = "SELECT id FROM file_commits WHERE name = ?1 UNION ALL SELECT commit_id FROM checkpoint_names WHERE name = ?1";
-    let owner: Option<String> = transaction.query_row(owner, [name], |row| row.get(0)).optional()?;
-    if let Some(owner) = owner.filter(|owner| owner != commit) {
-        take_name(transaction, &owner, Some(name))?; // It is moved only by events in between that were lost: the later is right.
+    if let Some(owner) = owner_of(transaction, name)?.filter(|owner| owner != commit) {
+        take_name(transaction, &owner, name)?; // It is moved only by events in between that were lost: the later is right.
     }
     let living = "SELECT count(*) FROM file_commits WHERE id = ? AND deleted_at IS NULL";
     if transaction.query_row(living, [commit], |row| row.get::<_, i64>(0))? > 0 {

@@ -228,3 +228,17 @@ fn nothing_in_the_file_of_the_database_is_trusted() {
         assert!(connection.execute("UPDATE sqlite_schema SET sql = 'x'", []).is_err(), "defensive");
     }
 }
+
+/// Two who rename one name at once: the second found the name when it looked, and took away the one that the first had given.
+#[test]
+fn a_name_that_somebody_else_moved_meanwhile_is_not_found() {
+    let fixture = fixture();
+    let id = fixture.commit(1, None, Some("first"), &[]).unwrap();
+    let rename = |from: &str, to| fixture.history.set_name(&id, Some(from), to, &Author::default());
+    rename("first", Some("second")).unwrap();
+    assert!(matches!(rename("first", Some("third")), Err(HistoryError::NotFound { .. })));
+    assert!(matches!(rename("first", None), Err(HistoryError::NotFound { .. })));
+    assert_eq!(fixture.history.names_of(&id).unwrap(), ["second"]);
+    rename("second", None).unwrap();
+    assert!(fixture.history.names_of(&id).unwrap().is_empty());
+}
