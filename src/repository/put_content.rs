@@ -59,8 +59,8 @@ impl Repository {
             return Ok(Content::Blob(self.put(ObjectKind::Blob, &bytes)?));
         }
         if size_bytes >= ADOPTED_BYTES_MIN
-            && !self.compresses(source)?
             && let Some(path) = source.take_file()
+            && !self.compresses(source)?
         {
             return self.adopt(source, runs, &path);
         }

@@ -157,14 +157,23 @@ impl ByteSource for DirtyBytes<'_> {
 
     fn take_file(&self) -> Option<PathBuf> {
         let mut only: Option<Arc<StagingFile>> = None;
+        let mut in_memory = Vec::new();
         for piece in self.body.pieces(0..self.body.size_bytes()) {
             match piece.source {
                 Source::Hole => {}
                 Source::Staging(file, _) if only.as_ref().is_none_or(|only| Arc::ptr_eq(only, &file)) => only = Some(file),
+                // What it was before it grew: the journal has these bytes, and the staging file room for them, where nobody reads.
+                Source::Bytes(bytes, offset) => in_memory.push((piece.range, bytes, offset as usize)),
                 _ => return None,
             }
         }
-        only?.give_away()
+        let file = only?;
+        let path = file.give_away()?;
+        for (range, bytes, offset) in in_memory {
+            let part = bytes.get(offset..offset + (range.end - range.start) as usize)?;
+            file.write_at(range.start, part).ok().filter(|written| *written == part.len())?;
+        }
+        Some(path)
     }
 
     fn stored(&self, at: u64, end: u64) -> Option<Extent> {

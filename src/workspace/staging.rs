@@ -25,7 +25,7 @@ pub struct StagingFile {
     sealed: AtomicBool,
     /// The kernel may write it, and its length means something.
     plain: bool,
-    /// Its bytes must not change any more: they may be those of a large object too.
+    /// Its bytes must not change any more: they may be those of a large object too, or there is no such file.
     given_away: AtomicBool,
     /// A sync failed: what the kernel then dropped nobody knows (fsync(2)), so later ones fail too.
     failed: AtomicBool,
@@ -166,7 +166,8 @@ impl Drop for StagingFile {
         self.dir.opened().remove(&self.number);
         if self.sealed.load(Ordering::Relaxed) {
             if !self.may_change() {
-                let _ = self.file.set_permissions(Permissions::from_mode(0o400)); // A large object, and nothing else any more.
+                // A large object, and nothing else any more. By its name: what is open may be something else.
+                let _ = fs::set_permissions(self.path(), Permissions::from_mode(0o400));
             }
             let _ = fs::remove_file(self.path()); // What remains is found at the next start.
         } else {
@@ -242,15 +243,18 @@ impl StagingDir {
             return Ok(file);
         }
         let path = self.path_of(number);
-        let file = match options.mode(0o600).open(&path) {
+        let (file, given_away) = match options.mode(0o600).open(&path) {
             // One that the journal lets go of later has no need of an inode that the disk does not have. It reads as zeros and
             // takes no writes.
-            Err(err) if err.kind() == io::ErrorKind::StorageFull && !path.exists() => File::open("/dev/null")?,
-            file => file?,
+            Err(err) if err.kind() == io::ErrorKind::StorageFull && !path.exists() => (File::open("/dev/null")?, true),
+            file => {
+                let file = file?;
+                // A process that died may have given it away, and somebody else's checkpoint may count on that.
+                let given_away = file.metadata()?.nlink() > 1;
+                (file, given_away)
+            }
         };
         self.next.fetch_max(number.saturating_add(1), Ordering::Relaxed);
-        // A process that died may have given it away, and somebody else's checkpoint may count on that.
-        let given_away = file.metadata()?.nlink() > 1;
         Ok(self.handle(number, file, plain, given_away))
     }
 

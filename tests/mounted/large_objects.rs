@@ -3,6 +3,7 @@
 use crate::mount::{TestMount, disk_bytes, noise, succeeded};
 use serde_json::json;
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 
@@ -48,6 +49,20 @@ fn a_large_file_is_taken_over_and_not_copied() {
     mount.crash();
     assert!(fs::read(mount.path("large")).unwrap() == first);
     is_sound(&mut mount);
+}
+
+/// Programs write in small parts: what a file was before it grew large is kept in memory, and was a reason to copy all of it.
+#[test]
+fn a_large_file_that_was_written_in_small_parts_is_taken_over() {
+    let mut mount = TestMount::new();
+    let bytes = noise(9 * MIB, 7);
+    let mut file = File::create(mount.path("large")).unwrap();
+    bytes.chunks(10_000).for_each(|part| file.write_all(part).unwrap());
+    drop(file);
+    mount.checkpoint("one");
+    assert_eq!(large_objects(&mount).len(), 1);
+    is_sound(&mut mount);
+    assert!(fs::read(mount.path("large")).unwrap() == bytes);
 }
 
 #[test]
