@@ -9,7 +9,7 @@ use crate::history::CommitRow;
 use crate::object::{Author, CommitKind, ExternalLink, Name, ObjectId};
 use crate::repository::GcRules;
 use crate::tree::{ChangeKind, PathChange};
-use crate::workspace::{Branches, CheckpointRequest, ImportProgress, Restored, Stale, Workspace};
+use crate::workspace::{Branches, CheckpointRequest, ImportProgress, RestoreRequest, Restored, Stale, Workspace};
 use serde_json::{Value, json};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -179,7 +179,8 @@ fn restore(
 ) -> Result<Reply, CommandError> {
     let target = resolve(workspace, reference)?;
     let expect = expect.map(|expect| resolve(workspace, expect)).transpose()?;
-    let done = workspace.restore_expecting(&target, path, dry_run, expect.as_ref(), author)?;
+    let request = RestoreRequest { commit: &target, path, dry_run, expect: expect.as_ref() };
+    let done = workspace.restore_as(&request, author)?;
     Ok(restored(workspace, done, json!({ "restored": target.to_hex(), "dry_run": dry_run })))
 }
 

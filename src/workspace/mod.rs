@@ -58,7 +58,7 @@ pub use listing::Listed;
 pub use merge::{MergeRequest, MergeSource, Merged};
 pub use opens::{Due, Opened, why_not_handed};
 pub use operation::{AttributeChange, NewNode, RangeChange, RangeOptions};
-pub use restore::{BranchUndo, Restored, UndoPlan};
+pub use restore::{BranchUndo, RestoreRequest, Restored, UndoPlan};
 #[doc(hidden)]
 pub use segment::rewritten_records;
 pub use staging::StagingFile;

@@ -12,15 +12,17 @@ pub fn read(repository: &Repository, body: &FileBody, range: Range<u64>) -> Resu
         return Ok(repository.read_content(content, *offset..*offset + (range.end - range.start))?);
     }
     let mut bytes = Vec::with_capacity(pieces.iter().map(|piece| (piece.range.end - piece.range.start) as usize).sum());
-    for piece in pieces {
-        read_piece(repository, &piece, &mut bytes)?;
-    }
+    read_pieces(repository, &pieces, &mut bytes)?;
     Ok(bytes)
 }
 
 /// Reads likewise, and appends what it reads.
 pub fn read_into(repository: &Repository, body: &FileBody, range: Range<u64>, bytes: &mut Vec<u8>) -> Result<(), WorkspaceError> {
-    body.pieces(range).iter().try_for_each(|piece| read_piece(repository, piece, bytes))
+    read_pieces(repository, &body.pieces(range), bytes)
+}
+
+fn read_pieces(repository: &Repository, pieces: &[Piece], bytes: &mut Vec<u8>) -> Result<(), WorkspaceError> {
+    pieces.iter().try_for_each(|piece| read_piece(repository, piece, bytes))
 }
 
 fn read_piece(repository: &Repository, piece: &Piece, bytes: &mut Vec<u8>) -> Result<(), WorkspaceError> {

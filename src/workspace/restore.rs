@@ -43,6 +43,19 @@ pub enum BranchUndo {
     Delete,
 }
 
+/// What is to be restored.
+#[derive(Clone, Copy, Debug)]
+pub struct RestoreRequest<'a> {
+    /// The checkpoint.
+    pub commit: &'a ObjectId,
+    /// What of it; the whole tree without one.
+    pub path: Option<&'a [Name]>,
+    /// Only say what would change.
+    pub dry_run: bool,
+    /// The checkpoint that must still be the newest, if the caller counts on that.
+    pub expect: Option<&'a ObjectId>,
+}
+
 impl Workspace {
     /// Makes the whole tree, or what is at `path`, as it was in the checkpoint `commit`.
     pub fn restore(
@@ -52,29 +65,16 @@ impl Workspace {
         dry_run: bool,
         author: &Author,
     ) -> Result<Restored, WorkspaceError> {
-        self.restore_expecting(commit, path, dry_run, None, author)
+        self.restore_as(&RestoreRequest { commit, path, dry_run, expect: None }, author)
     }
 
-    /// Does the same, unless another checkpoint than `expect` is the newest by now.
-    pub fn restore_expecting(
-        &self,
-        commit: &ObjectId,
-        path: Option<&[Name]>,
-        dry_run: bool,
-        expect: Option<&ObjectId>,
-        author: &Author,
-    ) -> Result<Restored, WorkspaceError> {
-        self.with_reserve(|| self.restore_once(commit, path, dry_run, expect, author))
+    /// Restores what was asked for.
+    pub fn restore_as(&self, request: &RestoreRequest<'_>, author: &Author) -> Result<Restored, WorkspaceError> {
+        self.with_reserve(|| self.restore_once(request, author))
     }
 
-    fn restore_once(
-        &self,
-        commit: &ObjectId,
-        path: Option<&[Name]>,
-        dry_run: bool,
-        expect: Option<&ObjectId>,
-        author: &Author,
-    ) -> Result<Restored, WorkspaceError> {
+    fn restore_once(&self, request: &RestoreRequest<'_>, author: &Author) -> Result<Restored, WorkspaceError> {
+        let RestoreRequest { commit, path, dry_run, expect } = *request;
         let mut head = self.head_to_move()?;
         check_expected(&head, expect)?; // Nobody moves the branch from here on.
         let root = self.repository.commit(commit)?.root_tree;
