@@ -234,11 +234,8 @@ fn show(workspace: &Workspace, reference: &str) -> Result<Reply, CommandError> {
     let id = resolve(workspace, reference)?;
     let row = workspace.repository().history().commit(&id)?;
     let mut json = commit_json(workspace, &row)?;
-    let parent = match &row.parent {
-        Some(parent) => Some(workspace.repository().commit(parent)?.root_tree),
-        None => None,
-    };
-    json["changes"] = changes_json(&workspace.repository().changes_between(parent.as_ref(), &row.root_tree)?);
+    let before = workspace.repository().history().kept_before(&row)?.map(|before| before.root_tree);
+    json["changes"] = changes_json(&workspace.repository().changes_between(before.as_ref(), &row.root_tree)?);
     Ok(json.into())
 }
 

@@ -5,7 +5,7 @@ use super::branches::{BranchState, move_branch};
 use super::labels::{validate_link, validate_name};
 use super::names::{give_name, take_last_name, take_name, take_names};
 use super::objects::{NewObject, count_reuse, id_at, id_or_none_at, insert_objects};
-use super::operations::{NewOperation, check_living, insert_operation};
+use super::operations::{NewOperation, check_living, insert_operation, living};
 use super::outbox::insert_event;
 use super::{History, HistoryError};
 use crate::object::{Author, Commit, CommitKind, ExternalLink, ObjectId, Timestamp};
@@ -347,6 +347,14 @@ impl History {
         let mut statement = reader.prepare_cached(&format!("SELECT {COLUMNS} FROM file_commits WHERE id = ?"))?;
         let mut rows = statement.query([id.to_hex()])?;
         rows.next()?.map(commit_of).transpose()?.ok_or_else(|| HistoryError::not_found(id.to_hex()))
+    }
+
+    /// Returns the checkpoint that `row` follows; when it was deleted, the nearest before it that was not: gc may have
+    /// taken what a deleted one held.
+    pub fn kept_before(&self, row: &CommitRow) -> Result<Option<CommitRow>, HistoryError> {
+        let Some(parent) = &row.parent else { return Ok(None) };
+        let kept = living(&self.reader(), parent)?;
+        kept.map(|id| self.commit(&id)).transpose()
     }
 
     /// Returns every checkpoint that is not deleted, newest first.

@@ -1,6 +1,7 @@
 //! Checkpoints: complete, flat in cost, and of one instant.
 
 use crate::mount::{TestMount, described, noise};
+use serde_json::json;
 use std::fs;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -178,4 +179,28 @@ fn a_listing_of_an_old_state_shows_the_inode_numbers_that_stat_shows() {
     }
     assert_eq!(numbers["file"], numbers["again"]);
     assert_ne!(numbers["file"], numbers["inner"]);
+}
+
+#[test]
+fn a_checkpoint_is_shown_although_the_one_before_it_was_deleted_and_collected() {
+    let mount = TestMount::new();
+    let taken: Vec<String> = (0..4)
+        .map(|round| {
+            mount.write(&format!("file-{round}"), round.to_string());
+            mount.checkpoint(&round.to_string())
+        })
+        .collect();
+    for deleted in &taken[1..3] {
+        fs::remove_dir(mount.control(format!("checkpoints/{deleted}"))).unwrap();
+    }
+    mount.tell("gc", r#"{"grace_secs":0}"#);
+    let paths = |id: &String| {
+        let shown = mount.request(&json!({ "do": "show", "ref": id }));
+        let changes = shown["changes"].as_array().unwrap_or_else(|| panic!("{shown}")).clone();
+        changes.iter().map(|change| change["path"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(paths(&taken[3]), ["file-1", "file-2", "file-3"], "compared with the nearest one that is kept");
+    fs::remove_dir(mount.control(format!("checkpoints/{}", taken[0]))).unwrap();
+    mount.tell("gc", r#"{"grace_secs":0}"#);
+    assert_eq!(paths(&taken[3]), ["file-0", "file-1", "file-2", "file-3"], "none is kept: compared with nothing");
 }
