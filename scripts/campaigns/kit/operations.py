@@ -166,10 +166,12 @@ class Doer:
 WEIGHTS = {
     "create": 14, "mkdir": 4, "fifo": 1, "symlink": 2, "write": 30, "large": 3, "append": 8, "map": 3, "truncate": 4,
     "punch": 2, "sync": 4, "rename": 8, "exchange": 3, "link": 4, "unlink": 7, "rmdir": 2, "orphan": 1, "chmod": 3,
-    "setxattr": 3, "removexattr": 1, "utime": 2,
+    "setxattr": 3, "removexattr": 1, "utime": 2, "grow": 1,
 }
 FILES_MAX = 36
 SIZE_MAX = 700_000
+# A file that grows, part by part, until the store takes over the file that it was written to. A tree has one.
+GROWN_MAX = 4_400_000
 
 
 class Draw:
@@ -177,11 +179,12 @@ class Draw:
 
     def __init__(self, rng, tree):
         self.rng, self.tree = rng, tree
+        self.growing = None
 
     def operation(self):
         """Returns the next operation."""
         while True:
-            kind = self.rng.choices(list(WEIGHTS), WEIGHTS.values())[0]
+            kind = "grown" if self.growing else self.rng.choices(list(WEIGHTS), WEIGHTS.values())[0]
             operation = getattr(self, kind)()
             if operation:
                 return operation
@@ -237,6 +240,23 @@ class Draw:
         if not path or len(self.tree.node(path).data) > SIZE_MAX:
             return None
         return ("write", path, len(self.tree.node(path).data), noise(self.fresh(), self.rng.randrange(1, 9000)))
+
+    def grow(self):
+        """Begins a file that is large before much else happens, unless there is one."""
+        path = self.free()
+        if not path or any(len(self.tree.node(other).data) > SIZE_MAX + WRITE_BYTES_MAX for other in self.tree.of_kind("file")):
+            return None
+        self.growing = path
+        return ("create", path, 0o644)
+
+    def grown(self):
+        """Returns the next part of the file that grows; none when it has grown, or is not there any more."""
+        path, self.growing = self.growing, None
+        size = len(self.tree.node(path).data) if path in self.tree.of_kind("file") else GROWN_MAX
+        if size >= GROWN_MAX:
+            return None
+        self.growing = path
+        return ("write", path, size, noise(self.fresh(), WRITE_BYTES_MAX))
 
     def map(self):
         path = self.one("file")
