@@ -66,6 +66,9 @@ impl Client {
             if let Some(client) = Self::at_mount(top) {
                 return Ok(client);
             }
+            if is_of_another(top) {
+                return Err(CliError::new(format!("permission denied: the workspace at {} is another user's", top.display())));
+            }
         }
         Err(CliError::new(format!(
             "{} is not inside a mounted workspace; go into one, or say --at PATH or --store STORE",
@@ -166,6 +169,12 @@ fn control_name(top: &Path) -> OsString {
 /// Says whether `name` leads to something in a directory, and nowhere else.
 fn is_one_part(name: impl AsRef<OsStr>) -> bool {
     Name::new(name.as_ref().as_bytes()).is_ok()
+}
+
+/// Says whether `top` is a workspace whose control directory does not answer this user.
+fn is_of_another(top: &Path) -> bool {
+    let asked = std::fs::metadata(top.join(control_name(top)).join("requests"));
+    asked.is_err_and(|err| err.kind() == std::io::ErrorKind::PermissionDenied) && sys::is_mounted(top).unwrap_or(false)
 }
 
 /// Runs a command through a file of our own in `requests/`.

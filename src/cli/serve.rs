@@ -71,7 +71,14 @@ pub fn prepare(plan: &mut MountPlan) -> Result<(), CliError> {
     sys::free_dead_mount(&plan.mount_point);
     let point =
         plan.mount_point.canonicalize().map_err(|err| CliError::at("cannot use the mount point", &plan.mount_point, err))?;
-    if !point.is_dir() {
+    if sys::is_mounted(&point).unwrap_or(false) {
+        return Err(CliError::new(format!(
+            "{} is a mount point already; unmount it first: mementofs umount {0}",
+            point.display()
+        )));
+    }
+    let found = std::fs::metadata(&point).map_err(|err| CliError::at("cannot use the mount point", &point, err))?;
+    if !found.is_dir() {
         return Err(CliError::new(format!("the mount point {} is not a directory", point.display())));
     }
     plan.store = absolute(&plan.store)?;
@@ -82,12 +89,6 @@ pub fn prepare(plan: &mut MountPlan) -> Result<(), CliError> {
             point.display()
         );
         return Err(CliError::new(message));
-    }
-    if sys::is_mounted(&point).unwrap_or(false) {
-        return Err(CliError::new(format!(
-            "{} is a mount point already; unmount it first: mementofs umount {0}",
-            point.display()
-        )));
     }
     if std::fs::read_dir(&point).is_ok_and(|mut entries| entries.next().is_some()) {
         eprintln!("note: {} is not empty; what is there is hidden while the store is mounted", point.display());
