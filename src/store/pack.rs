@@ -12,8 +12,8 @@ const RECORD_MAGIC: [u8; 2] = *b"Ob";
 /// Objects below this size are not worth compressing.
 const COMPRESS_BYTES_MIN: usize = 128;
 const COMPRESS_LEVEL: i32 = 1;
-/// A block of zstd holds at most 128 KiB and takes four bytes at least.
-const COMPRESS_RATIO_MAX: u64 = 128 << 10;
+/// A block of zstd holds at most 128 KiB and takes four bytes at least (RFC 8878, section 3.1.1.2).
+const COMPRESS_RATIO_MAX: u64 = (128 << 10) / 4;
 
 /// Returns the length of a pack that holds `objects` objects of `stored_bytes` bytes together, and nothing else.
 pub fn size_of_pack(objects: u64, stored_bytes: u64) -> u64 {
