@@ -154,7 +154,7 @@ impl Repository {
             self.mark_root(run, &root)?;
         }
         run.reached.extend(self.history.commit_ids()?);
-        for content in in_use().contents {
+        for content in in_use().contents.into_iter().chain(self.held()) {
             self.mark_content(run, &content)?;
         }
         Ok(())
