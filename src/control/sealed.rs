@@ -2,7 +2,7 @@
 
 use super::error::CommandError;
 use crate::object::{Entry, Name, Node as EntryNode, ObjectId, Root, TreeItem};
-use crate::repository::Repository;
+use crate::repository::{Held, Repository};
 use crate::tree;
 use crate::tree::NodeSource;
 use std::sync::Arc;
@@ -16,6 +16,8 @@ pub struct SealedFile {
     pub root: Arc<Root>,
     /// What it is.
     pub entry: Arc<Entry>,
+    /// Whoever has it open reads it to its end, also when the checkpoint is deleted meanwhile.
+    _held: Option<Arc<Held>>,
 }
 
 /// One name of an old directory.
@@ -34,14 +36,18 @@ impl SealedFile {
         let record = repository.commit(commit)?;
         let root = repository.root(&record.root_tree)?;
         let entry = Arc::new(root.directory.clone());
-        Ok(Self { commit: *commit, root: Arc::new(root), entry })
+        Ok(Self { commit: *commit, root: Arc::new(root), entry, _held: None })
     }
 
     /// Finds a name in the directory.
     pub fn child(&self, repository: &Repository, name: &Name) -> Result<Option<Self>, CommandError> {
         let Some(item) = tree::lookup(repository, self.tree()?, name)? else { return Ok(None) };
         let entry = self.described(repository, item)?;
-        Ok(Some(Self { commit: self.commit, root: self.root.clone(), entry: Arc::new(entry) }))
+        let held = match entry.node {
+            EntryNode::File { content, .. } => Some(Arc::new(repository.hold(content))),
+            _ => None,
+        };
+        Ok(Some(Self { commit: self.commit, root: self.root.clone(), entry: Arc::new(entry), _held: held }))
     }
 
     /// Lists up to `limit` names behind a position.

@@ -206,6 +206,31 @@ pub(super) fn insert_commit_row(
     Ok(())
 }
 
+/// Returns the name of a branch that stands on a checkpoint.
+fn branch_on(transaction: &Transaction<'_>, id: &ObjectId) -> rusqlite::Result<Option<String>> {
+    let sql = "SELECT name FROM branches WHERE head = ? AND deleted_at IS NULL";
+    transaction.query_row(sql, [id.to_hex()], |row| row.get(0)).optional()
+}
+
+/// Makes a tombstone of a checkpoint's row. Says whether it was none.
+fn bury(transaction: &Transaction<'_>, id: &ObjectId, author: &Author) -> Result<bool, HistoryError> {
+    let time = Timestamp::now();
+    let deleted = transaction.execute(
+        "UPDATE file_commits SET deleted_at = ? WHERE id = ? AND deleted_at IS NULL",
+        params![time.nanos_since_epoch(), id.to_hex()],
+    )?;
+    if deleted == 0 {
+        return Ok(false);
+    }
+    take_names(transaction, &id.to_hex())?;
+    transaction.execute("DELETE FROM checkpoint_file_links WHERE commit_id = ?", [id.to_hex()])?;
+    let ids = (Some(*id), None);
+    let operation = NewOperation { kind: "delete", branch: None, before: ids, after: (None, None), detail: None };
+    insert_operation(transaction, &operation, author, time)?;
+    insert_event(transaction, "checkpoint.deleted", &json!({ "commit": id.to_hex() }), &format!("delete:{id}"), time)?;
+    Ok(true)
+}
+
 impl History {
     /// Checks that a name and links are allowed and the name is free, before work is done for them.
     pub fn check_new_labels(&self, name: Option<&str>, links: &[ExternalLink]) -> Result<(), HistoryError> {
@@ -273,6 +298,7 @@ impl History {
             return Ok(());
         }
         self.write(|transaction| {
+            check_living(transaction, id)?; // It would keep the name, and nobody could have it.
             let renamed = match name {
                 Some(name) => give_name(transaction, &id.to_hex(), name, time)?,
                 None => false,
@@ -295,6 +321,7 @@ impl History {
         check_labels(name, &[])?;
         let time = Timestamp::now();
         self.write(|transaction| {
+            check_living(transaction, id)?;
             match from {
                 None => take_last_name(transaction, &id.to_hex())?,
                 // Somebody else may have renamed it since it was looked up.
@@ -317,27 +344,21 @@ impl History {
 
     /// Deletes a checkpoint: its row stays as a tombstone so that the chain can be verified, its content goes with the next gc.
     pub fn delete_checkpoint(&self, id: &ObjectId, author: &Author) -> Result<(), HistoryError> {
-        let time = Timestamp::now();
         self.write(|transaction| {
-            let standing: Option<String> = transaction
-                .query_row("SELECT name FROM branches WHERE head = ? AND deleted_at IS NULL", [id.to_hex()], |row| row.get(0))
-                .optional()?;
-            if let Some(branch) = standing {
+            if let Some(branch) = branch_on(transaction, id)? {
                 return Err(HistoryError::InUse { what: format!("the branch {branch} stands on the checkpoint {id}") });
             }
-            let deleted = transaction.execute(
-                "UPDATE file_commits SET deleted_at = ? WHERE id = ? AND deleted_at IS NULL",
-                params![time.nanos_since_epoch(), id.to_hex()],
-            )?;
-            if deleted == 0 {
-                return Err(HistoryError::not_found(id.to_hex()));
-            }
-            take_names(transaction, &id.to_hex())?;
-            transaction.execute("DELETE FROM checkpoint_file_links WHERE commit_id = ?", [id.to_hex()])?;
-            let ids = (Some(*id), None);
-            let operation = NewOperation { kind: "delete", branch: None, before: ids, after: (None, None), detail: None };
-            insert_operation(transaction, &operation, author, time)?;
-            insert_event(transaction, "checkpoint.deleted", &json!({ "commit": id.to_hex() }), &format!("delete:{id}"), time)
+            if bury(transaction, id, author)? { Ok(()) } else { Err(HistoryError::not_found(id.to_hex())) }
+        })
+    }
+
+    /// Deletes a checkpoint unless somebody means to keep it: it has a name or a link, or a branch stands on it. Says whether it did.
+    pub fn delete_unless_kept(&self, id: &ObjectId, author: &Author) -> Result<bool, HistoryError> {
+        const LABELLED: &str = "SELECT EXISTS (SELECT 1 FROM file_commits WHERE id = ?1 AND name IS NOT NULL)
+            OR EXISTS (SELECT 1 FROM checkpoint_file_links WHERE commit_id = ?1)";
+        self.write(|transaction| {
+            let labelled: bool = transaction.prepare_cached(LABELLED)?.query_row([id.to_hex()], |row| row.get(0))?;
+            Ok(!labelled && branch_on(transaction, id)?.is_none() && bury(transaction, id, author)?)
         })
     }
 

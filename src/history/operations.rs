@@ -125,6 +125,11 @@ fn record_move(transaction: &Transaction<'_>, moved: &Move<'_>, time: Timestamp)
 }
 
 impl History {
+    /// Refuses a checkpoint that was deleted.
+    pub fn check_kept(&self, id: &ObjectId) -> Result<(), HistoryError> {
+        check_living(&self.reader(), id)
+    }
+
     /// Records that branches moved: each move, its operation and its event become visible together, all of them or none.
     ///
     /// Refuses when a checkpoint that one of them needs was deleted meanwhile.

@@ -242,3 +242,36 @@ fn a_name_that_somebody_else_moved_meanwhile_is_not_found() {
     rename("second", None).unwrap();
     assert!(fixture.history.names_of(&id).unwrap().is_empty());
 }
+
+/// gc looks at the names first and deletes afterwards, one transaction for each: what was named in between went.
+#[test]
+fn a_rule_deletes_nothing_that_has_a_name_or_a_link_by_then_and_nothing_that_a_branch_stands_on() {
+    let fixture = fixture();
+    let (first, author) = (fixture.commit(1, None, None, &[]).unwrap(), Author::default());
+    let second = fixture.commit(2, Some(first), None, &[]).unwrap();
+    let newest = fixture.commit(3, Some(second), None, &[]).unwrap();
+    fixture.history.set_name(&first, None, Some("kept"), &author).unwrap();
+    let link = ExternalLink { system: "ci".into(), external_id: "7".into() };
+    fixture.history.attach(&second, None, std::slice::from_ref(&link), &author, Timestamp::now()).unwrap();
+    for id in [first, second, newest] {
+        assert!(!fixture.history.delete_unless_kept(&id, &author).unwrap());
+    }
+    assert_eq!(fixture.history.resolve("kept", "main").unwrap(), first);
+    fixture.history.set_name(&first, Some("kept"), None, &author).unwrap();
+    assert!(fixture.history.delete_unless_kept(&first, &author).unwrap());
+    assert!(!fixture.history.delete_unless_kept(&first, &author).unwrap());
+}
+
+/// The name would lead nowhere, and no other checkpoint could have it.
+#[test]
+fn a_checkpoint_that_was_deleted_meanwhile_takes_no_name_and_no_link() {
+    let fixture = fixture();
+    let (first, author) = (fixture.commit(1, None, None, &[]).unwrap(), Author::default());
+    let second = fixture.commit(2, Some(first), None, &[]).unwrap();
+    fixture.history.delete_checkpoint(&first, &author).unwrap();
+    let link = ExternalLink { system: "ci".into(), external_id: "7".into() };
+    assert!(fixture.history.set_name(&first, None, Some("late"), &author).is_err());
+    assert!(fixture.history.attach(&first, Some("late"), &[], &author, Timestamp::now()).is_err());
+    assert!(fixture.history.attach(&first, None, std::slice::from_ref(&link), &author, Timestamp::now()).is_err());
+    fixture.history.set_name(&second, None, Some("late"), &author).unwrap();
+}

@@ -68,6 +68,15 @@ impl Repository {
         Ok(self.history.commit(id)?)
     }
 
+    /// Finds a checkpoint whose state is to be used by somebody who holds [`Self::using`]: gc leaves it from here on. One that is
+    /// deleted is not found, whether gc has taken what it held or not.
+    pub fn commit_to_use(&self, id: &ObjectId) -> Result<CommitRow, RepositoryError> {
+        let row = self.commit(id)?;
+        self.note_root(row.root_tree); // First: who deletes it after the look finds it noted.
+        self.history.check_kept(id)?;
+        Ok(row)
+    }
+
     /// Checks a name and links before work is done for them.
     pub fn check_labels(&self, name: Option<&str>, links: &[ExternalLink]) -> Result<(), RepositoryError> {
         Ok(self.history.check_new_labels(name, links)?)

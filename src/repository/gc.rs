@@ -8,7 +8,7 @@ use super::watch::Watch;
 use super::{Repository, RepositoryError};
 use crate::history::{KeepRules, removable};
 use crate::object::{Author, Container, Content, Location, ObjectId, ObjectKind, Timestamp};
-use crate::store::{ContainerInfo, PackStore, StoreError};
+use crate::store::{ContainerInfo, PackStore};
 use crate::tree::{self, NodeSource, Reached};
 use serde_json::{Value, json};
 use std::collections::HashSet;
@@ -132,10 +132,12 @@ impl Repository {
             }
             candidates.push((row.id, row.time));
         }
-        let removed: Vec<ObjectId> = removable(&candidates, &keep).into_iter().filter(|id| !pinned.contains(id)).collect();
-        if !run.dry_run {
-            for id in &removed {
-                self.history.delete_checkpoint(id, author)?;
+        let unpinned = removable(&candidates, &keep).into_iter().filter(|id| !pinned.contains(id));
+        let mut removed = Vec::new();
+        for id in unpinned {
+            // Somebody may have given it a name, or stand on it, since it was looked at.
+            if run.dry_run || self.history.delete_unless_kept(&id, author)? {
+                removed.push(id);
             }
         }
         Ok(removed)
@@ -152,7 +154,7 @@ impl Repository {
             self.mark_root(run, &root)?;
         }
         run.reached.extend(self.history.commit_ids()?);
-        for content in in_use().contents {
+        for content in in_use().contents.into_iter().chain(self.held()) {
             self.mark_content(run, &content)?;
         }
         Ok(())
@@ -287,11 +289,11 @@ impl Repository {
             for (id, kind, old) in batch {
                 let bytes = match self.packs.read(id, old) {
                     Ok(bytes) => bytes,
-                    Err(err @ StoreError::Damaged { .. }) => {
-                        self.note_trouble(&err.to_string()); // It stays where it is, and its pack with it.
+                    // It stays where it is, and its pack with it.
+                    Err(err) => {
+                        self.note_trouble(&err.to_string());
                         continue;
                     }
-                    Err(err) => return Err(err.into()),
                 };
                 moved.push((*id, *old, self.packs.append(*kind, id, &bytes)?));
             }

@@ -9,6 +9,7 @@ mod content;
 mod cutter;
 mod error;
 mod gc;
+mod held;
 mod identities;
 mod objects;
 mod put_content;
@@ -23,6 +24,7 @@ mod watch;
 pub use commits::{CommitRequest, FIRST_SEGMENT, MAIN_BRANCH};
 pub use error::RepositoryError;
 pub use gc::{GcRules, InUse, UseGuard};
+pub use held::Held;
 pub use identities::Identities;
 
 use crate::history::History;
@@ -59,6 +61,7 @@ pub struct Repository {
     /// Held by the one run of gc.
     collecting: Mutex<()>,
     watch: Mutex<watch::Watch<ObjectId>>,
+    held: held::HeldTable,
     /// Shared from the appending of an object until it is pending, or named; gc takes it to know that no object is in between.
     appending: RwLock<()>,
     reserve: reserve::Reserve,
@@ -116,6 +119,7 @@ impl Repository {
             blobs: content::blob_cache(BLOBS_CACHED_BYTES),
             collecting: Mutex::default(),
             watch: Mutex::default(),
+            held: held::HeldTable::default(),
             appending: RwLock::default(),
             reserve,
             identities: Mutex::new(0..0),

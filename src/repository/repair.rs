@@ -84,11 +84,15 @@ impl Repository {
         let mut mended = 0u64;
         for container in self.history.usage()?.into_keys() {
             if self.packs.check_header(container).is_err() {
-                match container {
-                    Container::Pack(number) => self.packs.mend_header(number)?,
-                    Container::Large(_) => self.rewrite(container)?,
+                let done_so = match container {
+                    Container::Pack(number) => self.packs.mend_header(number).map_err(RepositoryError::from),
+                    Container::Large(_) => self.rewrite(container),
+                };
+                match done_so {
+                    Ok(()) => mended += 1,
+                    Err(err) if err.is_full() => return Err(err),
+                    Err(err) => done.push(err.to_string()), // The file is not there, say: what it held is lost.
                 }
-                mended += 1;
             }
         }
         let mut objects = Vec::new();

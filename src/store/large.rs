@@ -39,24 +39,32 @@ impl PackStore {
         let mut tail = list.clone();
         tail.extend_from_slice(&(list.len() as u64).to_le_bytes());
         tail.extend_from_slice(&LIST_MAGIC);
-        file.write_all_at(&tail, end).and_then(|()| file.sync_all()).map_err(StoreError::io("cannot write to", path))?;
+        let written = file.write_all_at(&tail, end).and_then(|()| file.sync_all());
+        if written.is_err() {
+            let _ = file.set_len(end); // Room on a full disk; to whoever the file belongs it ends before.
+        }
+        written.map_err(StoreError::io("cannot write to", path))?;
         Ok(ObjectId::of(&list))
     }
 
-    /// Gives a file with a list one more name, durably. Its bytes must not change from then on. Returns where each piece lies.
-    pub fn adopt(&self, path: &Path, id: ObjectId, pieces: &[LargePiece]) -> Result<Vec<Location>, StoreError> {
+    /// Gives a file with a list one more name, durably. Its bytes must not change from then on. Returns where each piece lies; nothing
+    /// when there is a large object of that name.
+    ///
+    /// Such a one is what is left of the same file: nobody knows what it is worth. Its bytes may have been punched out or have rotted
+    /// since nothing named them, and a run of gc may be about to remove it.
+    pub fn adopt(&self, path: &Path, id: ObjectId, pieces: &[LargePiece]) -> Result<Option<Vec<Location>>, StoreError> {
         let container = Container::Large(id);
         let name = self.path_of(container);
         let objects = self.dir().path().join("objects");
         let shard = name.parent().unwrap_or(&objects);
         fs::create_dir_all(shard).map_err(StoreError::io("cannot make", shard))?;
         match fs::hard_link(path, &name) {
-            Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {} // The same bytes at the same places, by somebody else.
+            Err(err) if err.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
             linked => linked.map_err(StoreError::io("cannot make", &name))?,
         }
         sync_dir(shard)?;
         sync_dir(&objects)?;
-        Ok(pieces.iter().map(|(_, range)| location(container, range)).collect())
+        Ok(Some(pieces.iter().map(|(_, range)| location(container, range)).collect()))
     }
 
     /// Lists the pieces of a large object, as [`Self::scan_pack`] does for a pack. Without a whole list, nothing is found.
@@ -165,7 +173,7 @@ mod tests {
         let piece = |range: Range<u64>| (ObjectId::of(&bytes[range.start as usize..range.end as usize]), range);
         let pieces = vec![piece(0..100_000), piece(100_000..200_001), piece(300_000..400_000)];
         let id = store.write_list(&path, &pieces).unwrap();
-        let locations = store.adopt(&path, id, &pieces).unwrap();
+        let locations = store.adopt(&path, id, &pieces).unwrap().unwrap();
         (temp, store, pieces, locations, path)
     }
 

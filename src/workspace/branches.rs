@@ -125,7 +125,7 @@ impl Branches {
         self.check_free(name)?;
         let mut head = from.head_to_move()?; // Held until the fork is named: gc leaves what it begins with.
         let (commit, root) = match at {
-            Some(commit) => (Some(*commit), self.repository.commit(commit)?.root_tree),
+            Some(commit) => (Some(*commit), self.repository.commit_to_use(commit)?.root_tree),
             None => from.standing(&mut head, &format!("before fork {name}"), author)?,
         };
         let state = BranchState { head: commit, live_root: root, journal_seq: FIRST_SEGMENT };
@@ -225,9 +225,10 @@ impl Branches {
         if targets.windows(2).any(|pair| pair[0].0.branch_id == pair[1].0.branch_id) {
             return Err(WorkspaceError::Invalid("a branch is named twice".into()));
         }
+        let _use = self.repository.using();
         let mut destinations = Vec::new();
         for (_, commit) in &targets {
-            let (commit, root) = (*commit, self.repository.commit(commit)?.root_tree);
+            let (commit, root) = (*commit, self.repository.commit_to_use(commit)?.root_tree);
             destinations.push(move |_: &super::Head| Ok(Target { commit: Some(commit), root, source: Some(commit) }));
         }
         let names: Vec<String> = targets.iter().map(|(workspace, _)| workspace.branch()).collect();

@@ -70,8 +70,8 @@ impl Workspace {
         let mut head = self.head_to_move()?;
         let source = &request.source;
         let base = self.merge_base(&head, source)?;
-        let base_root = self.repository.commit(&base)?.root_tree;
-        let commit_root = self.repository.commit(&source.commit)?.root_tree;
+        let base_root = self.repository.commit_to_use(&base)?.root_tree;
+        let commit_root = self.repository.commit_to_use(&source.commit)?.root_tree;
         let (newest, stale) = (head.commit, Vec::new());
         if base == source.commit && source.root == commit_root {
             let (changes, conflicts) = (Vec::new(), Vec::new());

@@ -77,7 +77,7 @@ impl Workspace {
         let RestoreRequest { commit, path, dry_run, expect } = *request;
         let mut head = self.head_to_move()?;
         check_expected(&head, expect)?; // Nobody moves the branch from here on.
-        let root = self.repository.commit(commit)?.root_tree;
+        let root = self.repository.commit_to_use(commit)?.root_tree;
         if let Some(path) = path {
             self.check_path(&root, path)?;
         }

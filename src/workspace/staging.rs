@@ -73,10 +73,22 @@ impl StagingFile {
         Ok(())
     }
 
-    /// Gives the file away to be a large object, if it can be one: from now on its bytes must not change. `None` when it was given
-    /// away before.
+    /// Gives the file away to be a large object, if it can be one: from now on its bytes must not change. `None` when it is one already,
+    /// and when what a sync of it failed to write may be in memory alone: nobody else's sync would try again.
+    ///
+    /// One that did not become a large object is given away once more: on a full disk, where that failed, there is no room for a copy.
+    /// It is synced here then, because only who had it open the whole time is sure to hear of a failure (fsync(2)).
     pub fn give_away(&self) -> Option<PathBuf> {
-        (!self.plain && !self.given_away.swap(true, Ordering::AcqRel)).then(|| self.path())
+        if self.plain || self.failed.load(Ordering::Acquire) {
+            return None;
+        }
+        let again = self.given_away.swap(true, Ordering::AcqRel);
+        (!again || self.is_ours_alone() && self.sync().is_ok()).then(|| self.path())
+    }
+
+    /// Says whether there is such a file, and no other name for it.
+    fn is_ours_alone(&self) -> bool {
+        self.file.metadata().is_ok_and(|found| found.is_file() && found.nlink() == 1)
     }
 
     /// Says whether new bytes may be written to the file.
@@ -360,4 +372,20 @@ impl StagingDir {
 /// Returns the number in the name of a staging file.
 pub fn number_of(name: &std::ffi::OsStr) -> Option<u64> {
     name.to_str().filter(|name| name.len() == 16).and_then(|hex| u64::from_str_radix(hex, 16).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the kernel dropped when a sync failed, a later sync through another descriptor knows nothing of: the bytes that are still
+    /// in memory must be written anew.
+    #[test]
+    fn a_file_whose_sync_failed_is_not_given_away() {
+        let temp = tempfile::tempdir().unwrap();
+        let file = StagingDir::open(temp.path()).unwrap().create().unwrap();
+        file.write_at(0, b"bytes").unwrap();
+        file.failed.store(true, Ordering::Release);
+        assert!(file.give_away().is_none());
+    }
 }

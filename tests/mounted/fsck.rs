@@ -329,3 +329,34 @@ fn rotten_bits_never_reach_a_program() {
     }
     clean(&mount);
 }
+
+/// A repair ended at the first that was missing, and nothing else was put right.
+#[test]
+fn a_missing_file_of_objects_is_damage_and_does_not_end_a_repair() {
+    for large in [false, true] {
+        let mut mount = TestMount::new();
+        mount.write("kept", "kept");
+        let kept = mount.checkpoint("kept");
+        mount.remount(); // Begins another pack.
+        mount.write("lost", noise(if large { 8 << 20 } else { 600_000 }, 1));
+        mount.checkpoint("lost");
+        mount.end();
+        let column = if large { "large" } else { "pack" };
+        let sql = format!("SELECT {column} FROM file_blobs WHERE size > 100000 AND {column} IS NOT NULL LIMIT 1");
+        let at = mount.query(&sql).remove(0);
+        let path = match at.parse::<u32>() {
+            Ok(number) => format!("packs/{number:08}.pack"),
+            Err(_) => format!("objects/{}/{}", &at[..2], &at[2..]),
+        };
+        fs::remove_file(mount.store().join(path)).unwrap();
+        let found = fsck(&mount, &[]);
+        assert_eq!(found.status.code(), Some(1), "{}", said(&found));
+        assert!(said(&found).contains(if large { "lost" } else { "all of it" }), "{}", said(&found));
+        let repaired = fsck(&mount, &["--repair"]);
+        assert!(said(&repaired).contains("are lost"), "{}", said(&repaired));
+        mount.mount(&[]);
+        assert_eq!(fs::read_to_string(mount.control(format!("checkpoints/{kept}/kept"))).unwrap(), "kept");
+        mount.tell("restore", &kept);
+        assert_eq!(mount.read("kept"), "kept");
+    }
+}

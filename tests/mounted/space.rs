@@ -195,3 +195,23 @@ fn many_checkpoints_stay_cheap() {
     let each = mount.store_bytes().saturating_sub(before) / ROUNDS;
     assert!(each <= 6 << 10, "{each} bytes a checkpoint");
 }
+
+/// A file of a checkpoint that somebody has open, or mapped, is a file in use.
+#[test]
+fn a_file_of_a_deleted_checkpoint_can_be_read_by_whoever_has_it_open() {
+    use std::os::unix::fs::FileExt;
+    let mount = TestMount::new();
+    let bytes = crate::mount::noise(3 << 20, 1);
+    mount.write("file", &bytes);
+    let doomed = mount.checkpoint("one");
+    fs::remove_file(mount.path("file")).unwrap();
+    mount.checkpoint("two");
+    let open = fs::File::open(mount.control(format!("checkpoints/{doomed}/file"))).unwrap();
+    let mut first = [0; 10];
+    open.read_exact_at(&mut first, 0).unwrap();
+    fs::remove_dir(mount.control(format!("checkpoints/{doomed}"))).unwrap();
+    mount.tell("gc", r#"{"grace_secs":0}"#);
+    let mut found = vec![0; bytes.len()];
+    open.read_exact_at(&mut found, 0).unwrap();
+    assert!(found == bytes);
+}

@@ -178,6 +178,32 @@ impl Drop for SmallDisk {
     }
 }
 
+/// The room kept for that is enough to take a large file over, and not enough to copy it. The file had been given up for being taken
+/// over by the first attempt, which found the disk full.
+#[test]
+fn a_restore_on_a_full_disk_saves_a_large_file_first() {
+    if !is_root() {
+        return; // Mounting a small disk takes root.
+    }
+    let mount = SmallDisk::new("size=96m");
+    mount.write("kept", noise(500_000, 1));
+    let base = mount.checkpoint("base");
+    let filler = mount.outside("filler");
+    for pages_left in 0..6 {
+        let bytes = noise(12 << 20, 10 + pages_left);
+        mount.write("large", &bytes);
+        let mut file = fs::File::create(&filler).unwrap();
+        while file.write(&[7; 4096]).is_ok() {}
+        file.set_len(file.metadata().unwrap().len() - 4096 * pages_left).unwrap();
+        mount.tell("restore", &base);
+        assert!(!mount.path("large").exists());
+        fs::remove_file(&filler).unwrap();
+        mount.tell("undo", "1");
+        assert!(fs::read(mount.path("large")).unwrap() == bytes);
+        mount.tell("restore", &base);
+    }
+}
+
 #[test]
 fn a_full_disk_is_said_to_the_writer_and_nothing_is_lost() {
     if !is_root() {

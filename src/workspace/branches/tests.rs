@@ -54,6 +54,26 @@ fn who_found_a_branch_just_before_its_deletion_cannot_open_it() {
     assert_eq!(branches.opened().len(), 1);
 }
 
+/// Whoever had found the checkpoint a moment before was told that an object was missing from the store, as if it were damaged, and a
+/// checkpoint of what was there before had been taken for nothing.
+#[test]
+fn a_checkpoint_that_gc_took_a_moment_ago_is_not_found_and_no_damage() {
+    let (_temp, branches) = store();
+    let main = branches.open("main").unwrap();
+    create(&main, "first");
+    let gone = main.checkpoint(&CheckpointRequest::new("first", author())).unwrap().id;
+    create(&main, "second");
+    let newest = main.checkpoint(&CheckpointRequest::new("second", author())).unwrap().id;
+    create(&main, "third");
+    branches.repository().delete_checkpoint(&gone, &author()).unwrap();
+    branches.collect(&GcRules { grace_secs: Some(0), ..GcRules::default() }, &author()).unwrap();
+    let not_found = |err| matches!(err, Some(WorkspaceError::Repository(err)) if err.to_string().contains(&gone.to_hex()));
+    assert!(not_found(main.restore(&gone, None, false, &author()).err()));
+    assert!(not_found(branches.fork(&main, Some(&gone), "b", &author()).err()));
+    assert!(not_found(branches.restore(&[(main.clone(), gone)], &author()).err()));
+    assert_eq!((main.newest(), branches.repository().trouble()), (Some(newest), None));
+}
+
 /// It stood on the deleted checkpoint again, which gc then took.
 #[test]
 fn a_branch_comes_back_on_a_checkpoint_that_is_not_deleted() {
