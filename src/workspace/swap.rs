@@ -58,7 +58,7 @@ impl LiveTree {
             self.swap_directory(change, &mut stale);
         }
         for (identity, entry) in left {
-            self.leave_link_table(identity, entry);
+            self.leave_link_table(identity, entry, &mut stale);
         }
         stale
     }
@@ -80,18 +80,18 @@ impl LiveTree {
             for place in self.inodes.get(ino).iter().flat_map(|inode| inode.places.iter()) {
                 stale.push(Stale::Name { parent: place.parent, name: place.name.clone() });
             }
-            self.detach(ino);
+            self.detach(ino, stale);
         }
     }
 
     /// Ends what the link table had to say of a file that has one name left.
-    fn leave_link_table(&mut self, identity: u64, entry: &Entry) {
+    fn leave_link_table(&mut self, identity: u64, entry: &Entry, stale: &mut Vec<Stale>) {
         let Some(ino) = self.loaded(identity) else { return };
         let Some(inode) = self.inodes.get_mut(ino) else { return };
         inode.take_attributes(entry);
         inode.linked = false;
         if inode.places.len() != 1 {
-            self.detach(ino); // Its name is not loaded: it will be another inode.
+            self.detach(ino, stale); // Its name is not loaded: it will be another inode.
         }
     }
 
@@ -120,9 +120,11 @@ impl LiveTree {
                 stale.push(Stale::Attributes { ino: child });
                 return;
             }
-            self.detach_name(parent, &change.name, child);
+            stale.push(Stale::Name { parent, name: change.name.clone() });
+            self.detach_name(parent, &change.name, child, stale);
+        } else {
+            stale.push(Stale::Name { parent, name: change.name.clone() });
         }
-        stale.push(Stale::Name { parent, name: change.name.clone() });
     }
 
     /// Says whether the file under a name stays the same file with the same content.
@@ -136,7 +138,7 @@ impl LiveTree {
     }
 
     /// Takes one name from a file; without names left it is an orphan, and so is all below a directory.
-    fn detach_name(&mut self, parent: Ino, name: &Name, child: Ino) {
+    fn detach_name(&mut self, parent: Ino, name: &Name, child: Ino, stale: &mut Vec<Stale>) {
         if let Some(directory) = self.inodes.get_mut(parent).and_then(Inode::directory_mut) {
             directory.slots.remove(name);
         }
@@ -145,12 +147,15 @@ impl LiveTree {
         if inode.linked {
             self.drop_unused(child); // Other names may exist without being loaded; the link table decides.
         } else {
-            self.detach(child);
+            self.detach(child, stale);
         }
     }
 
     /// Takes all names from a file and from everything loaded below it.
-    fn detach(&mut self, ino: Ino) {
+    ///
+    /// The kernel forgets what is below a directory with it, but not what somebody has in use: that would stay, with all that it holds
+    /// here, until memory runs short. Of the name of such a file it is told too, after that of its directory.
+    fn detach(&mut self, ino: Ino, stale: &mut Vec<Stale>) {
         let mut pending = vec![ino];
         let mut detached = Vec::new();
         while let Some(ino) = pending.pop() {
@@ -162,8 +167,12 @@ impl LiveTree {
             let mut children = Vec::new();
             if let Body::Directory(directory) = &mut inode.body {
                 directory.base = None;
-                let slots = std::mem::take(&mut directory.slots);
-                children.extend(slots.values().filter_map(|slot| slot.child()));
+                for (name, slot) in std::mem::take(&mut directory.slots) {
+                    if let Some(child) = slot.child() {
+                        children.push(child);
+                        stale.push(Stale::Name { parent: ino, name });
+                    }
+                }
             }
             for child in children {
                 match self.inodes.get_mut(child) {

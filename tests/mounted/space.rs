@@ -3,6 +3,8 @@
 use crate::mount::{TestMount, disk_bytes, noise, program, succeeded};
 use serde_json::{Value, json};
 use std::fs;
+use std::io::Write;
+use std::time::Duration;
 
 const MIB: u64 = 1 << 20;
 
@@ -214,4 +216,28 @@ fn a_file_of_a_deleted_checkpoint_can_be_read_by_whoever_has_it_open() {
     let mut found = vec![0; bytes.len()];
     open.read_exact_at(&mut found, 0).unwrap();
     assert!(found == bytes);
+}
+
+/// The kernel kept what had been in use below a directory that a restore removed, and with it all that was written there, until memory
+/// ran short.
+#[test]
+fn what_was_open_below_a_removed_directory_takes_no_room_once_it_is_closed() {
+    let mount = TestMount::new();
+    mount.write("kept", "1");
+    let id = mount.checkpoint("before");
+    fs::create_dir_all(mount.path("gone/deep")).unwrap();
+    let mut files: Vec<fs::File> = (0..20).map(|at| fs::File::create(mount.path(format!("gone/deep/{at}"))).unwrap()).collect();
+    mount.tell("restore", &id);
+    assert!(!mount.path("gone").exists());
+    for file in &mut files {
+        file.write_all(&noise(MIB as usize, 5)).unwrap();
+    }
+    let staging = mount.store().join("staging");
+    assert!(disk_bytes(&staging) >= 20 * MIB);
+    drop(files);
+    let empty = (0..3000).any(|_| {
+        std::thread::sleep(Duration::from_millis(20));
+        disk_bytes(&staging) < MIB
+    });
+    assert!(empty, "nobody has the files any more, and they take {} bytes", disk_bytes(&staging));
 }
