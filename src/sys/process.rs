@@ -50,6 +50,15 @@ pub fn raise_open_files_limit() -> io::Result<()> {
     Ok(())
 }
 
+/// Returns how many files the process may have open.
+pub fn open_files_limit() -> usize {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid place for the result.
+    let known = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } == 0;
+    // What every system allows (limits.h) when it does not say.
+    if known { usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX) } else { 20 }
+}
+
 /// Points the standard streams at /dev/null, so that whoever waits for their end goes on; starts a session of our own.
 pub fn let_go_of_standard_streams() {
     use std::os::fd::AsRawFd;

@@ -8,7 +8,7 @@ use super::inode::{Body, Directory, Ino, Inode, ROOT};
 use super::live::LiveTree;
 use super::operation::{AttributeChange, NewNode, Operation, RangeChange, RangeOptions};
 use super::places::Places;
-use super::staging::StagingDir;
+use super::staging_dir::StagingDir;
 use crate::object::{EntryKind, Name, Timestamp, Xattrs};
 use std::collections::BTreeMap;
 use std::ops::Range;

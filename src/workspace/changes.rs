@@ -8,7 +8,8 @@ use super::journal::Journal;
 use super::live::LiveTree;
 use super::opens::Opens;
 use super::operation::{AttributeChange, Left, NewNode, Operation, RangeChange, RangeOptions};
-use super::staging::{StagingDir, StagingFile};
+use super::staging::StagingFile;
+use super::staging_dir::StagingDir;
 use super::syncing::unsynced;
 use crate::object::{Content, EntryKind, Name, Timestamp, Xattrs};
 use std::collections::HashMap;
@@ -70,13 +71,11 @@ pub struct Live {
 
 /// When the journal segment is longer than this, the branch is sealed in the background, so that recovery stays short.
 const JOURNAL_BYTES_MAX: u64 = 128 << 20;
-/// When more staging files than this are open, the branch is sealed likewise: each holds a descriptor.
-const STAGING_FILES_MAX: usize = 2000;
 
 impl Live {
     /// Says whether the journal has grown so long, or so many staging files are open, that a seal is due.
     pub fn is_seal_due(&self) -> bool {
-        self.journal.segment_bytes() > JOURNAL_BYTES_MAX || self.staging.open_count() > STAGING_FILES_MAX
+        self.journal.segment_bytes() > JOURNAL_BYTES_MAX || self.staging.is_crowded()
     }
 
     /// Journals and applies `operation` unless all files it concerns lost their names: nobody could find those after a restart.

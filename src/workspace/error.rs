@@ -66,6 +66,11 @@ impl WorkspaceError {
         move |source| Self::Io { what, source }
     }
 
+    /// Says whether too many files are open.
+    pub fn is_out_of_descriptors(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if matches!(source.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)))
+    }
+
     /// Says whether the disk is full.
     pub fn is_full(&self) -> bool {
         match self {

@@ -4,7 +4,7 @@ use super::journal::{segment_path, segments};
 use super::operation::Operation;
 use super::replay::{SET_ASIDE, newest_standing};
 use super::segment::{Ending, Record, has_header, scan};
-use super::staging::number_of;
+use super::staging_dir::number_of;
 use super::standing::{choose, is_unbroken};
 use crate::history::{BranchRow, BranchState};
 use crate::repository::{Finding, FoundBranch, Repository};

@@ -6,7 +6,6 @@
 //! likewise, compares two sealed states and swaps what differs (`swap`).
 
 mod acl;
-mod append;
 mod apply;
 mod branches;
 mod changes;
@@ -41,10 +40,12 @@ mod seal;
 mod segment;
 mod share;
 mod staging;
+mod staging_dir;
 mod standing;
 mod swap;
 mod syncing;
 mod table;
+mod writing;
 
 pub use acl::{ACCESS as ACL_ACCESS, DEFAULT as ACL_DEFAULT};
 pub use branches::{Branches, Pin};
@@ -75,7 +76,7 @@ use gate::{Entered, Gate};
 use head::{Head, HeadGuard};
 use journal::Journal;
 use live::LiveTree;
-use staging::StagingDir;
+use staging_dir::StagingDir;
 use standing::Standing;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -331,36 +332,9 @@ impl Workspace {
         self.live_to_change().remove_xattr(ino, name)
     }
 
-    /// Writes `data` at `offset`, as much of it as there is room for, at least something.
-    pub fn write(&self, ino: Ino, offset: u64, data: &[u8], strip_privileges: bool) -> Result<Written, WorkspaceError> {
-        self.making_room(|| {
-            let mut live = self.live_to_change();
-            let len = live.write(ino, offset, data, strip_privileges)?;
-            Ok(Written { len, seal_due: live.is_seal_due() })
-        })
-    }
-
-    /// Writes all of `data` at `offset`, or says why not; a part of it may be there then.
-    pub fn write_all(&self, ino: Ino, offset: u64, data: &[u8], strip_privileges: bool) -> Result<Written, WorkspaceError> {
-        let mut written = self.write(ino, offset, data, strip_privileges)?;
-        while written.len < data.len() {
-            let at = written.len;
-            let more = self.write(ino, offset + at as u64, &data[at..], strip_privileges)?;
-            written = Written { len: at + more.len, seal_due: more.seal_due };
-        }
-        Ok(written)
-    }
-
     /// Says whether the journal has grown so long that a seal is due.
     pub fn is_seal_due(&self) -> bool {
         self.live().is_seal_due()
-    }
-
-    /// Does something that takes space; on a full disk once more, after the staging files that nobody needs are gone.
-    fn making_room<T>(&self, mut work: impl FnMut() -> Result<T, WorkspaceError>) -> Result<T, WorkspaceError> {
-        let done = work();
-        let full = done.as_ref().is_err_and(WorkspaceError::is_full);
-        if full && self.live().staging.has_released() && self.sync().is_ok() { work() } else { done }
     }
 
     /// Changes a range of a file without data.

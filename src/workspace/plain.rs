@@ -264,7 +264,7 @@ fn why_not(path: &Path, mut file: File) -> io::Result<Option<&'static str>> {
 #[cfg(test)]
 mod tests {
     use super::super::file::Source;
-    use super::super::staging::StagingDir;
+    use super::super::staging_dir::StagingDir;
     use super::*;
     use std::os::unix::fs::FileExt;
 

@@ -5,7 +5,8 @@ use super::error::WorkspaceError;
 use super::file::FileBody;
 use super::inode::{Ino, Inode};
 use super::journal_sync::JournalSync;
-use super::staging::{StagingDir, StagingFile};
+use super::staging::StagingFile;
+use super::staging_dir::StagingDir;
 use std::sync::Arc;
 
 /// One file on its way to survive a power cut.

@@ -1,9 +1,10 @@
 //! What programs do to files, through the mount.
 
-use crate::mount::{TestMount, noise};
+use crate::mount::{TestMount, noise, program, succeeded};
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::process::Command;
 
 #[test]
 fn hard_links_share_everything() {
@@ -253,6 +254,24 @@ fn thousands_of_large_files_do_not_exhaust_descriptors() {
     let open = fs::read_dir(format!("/proc/{}/fd", mount.pid())).unwrap().count();
     assert!(open < 2300, "{open} descriptors");
     assert_eq!(fs::metadata(mount.path("d/f2500")).unwrap().len(), 300 * 1024 + 1);
+}
+
+/// Where few descriptors are allowed, writers got ENFILE after some large files, and the seal that gives them back had none to work with.
+#[test]
+fn a_low_limit_of_descriptors_slows_writers_down_and_fails_none() {
+    let mount = TestMount::unmounted();
+    let way = if mount.hands_over() { "passthrough" } else { "cached" };
+    let (binary, store, top) = (env!("CARGO_BIN_EXE_mementofs"), mount.store(), mount.top());
+    let started = format!("ulimit -n 300; exec {binary} mount --io {way} {} {}", store.display(), top.display());
+    succeeded(&started, Command::new("bash").args(["-c", &started]).output().unwrap());
+    let bytes = noise(300_000, 9);
+    for at in 0..600 {
+        fs::write(mount.path(format!("f{at}")), &bytes).unwrap();
+    }
+    for at in 0..600 {
+        assert!(fs::read(mount.path(format!("f{at}"))).unwrap() == bytes, "f{at}");
+    }
+    succeeded("umount", program().arg("umount").arg(top).output().unwrap());
 }
 
 #[test]
