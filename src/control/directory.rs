@@ -222,8 +222,21 @@ impl ControlDirectory {
             return Err(CommandError::NotFound(text.to_owned()));
         }
         let commit = resolve(&self.workspace, text)?;
-        let top = SealedFile::top(self.repository(), &commit)?;
+        let top = SealedFile::top(self.repository(), &commit, Name::new(text.as_bytes()).ok())?;
         Ok(self.keep_sealed(commit, top))
+    }
+
+    /// Returns what the kernel keeps of deleted checkpoints, as names in the directory of that number.
+    pub fn names_of_deleted(&self) -> Option<(u64, Vec<Name>)> {
+        let (number, known) = {
+            let state = self.state();
+            let number = state.table.known(&Node::Directory(DirectoryKind::Checkpoints))?;
+            let tops = state.sealed.values().filter_map(|file| Some((file.commit, file.found_by.clone()?)));
+            (number, tops.collect::<Vec<_>>())
+        };
+        let history = self.repository().history();
+        let gone = known.into_iter().filter(|(commit, _)| history.check_kept(commit).is_err()).map(|(_, name)| name);
+        Some((number, gone.collect::<Vec<_>>())).filter(|(_, names)| !names.is_empty())
     }
 
     fn keep_sealed(&self, commit: ObjectId, file: SealedFile) -> Node {

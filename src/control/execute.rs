@@ -211,9 +211,10 @@ pub fn resolve(workspace: &Workspace, reference: &str) -> Result<ObjectId, Comma
 
 /// Returns what changed since the newest checkpoint.
 pub fn status(workspace: &Workspace) -> Result<Vec<PathChange>, CommandError> {
+    let _use = workspace.repository().using();
     let live = workspace.seal_now()?;
     let newest = match workspace.newest() {
-        Some(id) => Some(workspace.repository().commit(&id)?.root_tree),
+        Some(id) => Some(workspace.repository().commit_to_use(&id)?.root_tree),
         None => None,
     };
     Ok(workspace.repository().changes_between(newest.as_ref(), &live)?)
@@ -222,9 +223,10 @@ pub fn status(workspace: &Workspace) -> Result<Vec<PathChange>, CommandError> {
 /// Compares a checkpoint with another, or with the live tree.
 pub fn diff(workspace: &Workspace, from: &str, to: Option<&str>) -> Result<Vec<PathChange>, CommandError> {
     let repository = workspace.repository();
-    let from = repository.commit(&resolve(workspace, from)?)?.root_tree;
+    let _use = repository.using();
+    let from = repository.commit_to_use(&resolve(workspace, from)?)?.root_tree;
     let to = match to {
-        Some(to) => repository.commit(&resolve(workspace, to)?)?.root_tree,
+        Some(to) => repository.commit_to_use(&resolve(workspace, to)?)?.root_tree,
         None => workspace.seal_now()?,
     };
     Ok(repository.changes_between(Some(&from), &to)?)
@@ -232,10 +234,12 @@ pub fn diff(workspace: &Workspace, from: &str, to: Option<&str>) -> Result<Vec<P
 
 fn show(workspace: &Workspace, reference: &str) -> Result<Reply, CommandError> {
     let id = resolve(workspace, reference)?;
-    let row = workspace.repository().history().commit(&id)?;
+    let repository = workspace.repository();
+    let _use = repository.using();
+    let row = repository.commit_to_use(&id)?;
     let mut json = commit_json(workspace, &row)?;
-    let before = workspace.repository().history().kept_before(&row)?.map(|before| before.root_tree);
-    json["changes"] = changes_json(&workspace.repository().changes_between(before.as_ref(), &row.root_tree)?);
+    let before = repository.kept_before_to_use(&row)?.map(|before| before.root_tree);
+    json["changes"] = changes_json(&repository.changes_between(before.as_ref(), &row.root_tree)?);
     Ok(json.into())
 }
 

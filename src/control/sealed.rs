@@ -16,8 +16,10 @@ pub struct SealedFile {
     pub root: Arc<Root>,
     /// What it is.
     pub entry: Arc<Entry>,
-    /// Whoever has it open reads it to its end, also when the checkpoint is deleted meanwhile.
-    _held: Option<Arc<Held>>,
+    /// The name in `checkpoints/` by which the top of the checkpoint was found last.
+    pub found_by: Option<Name>,
+    /// Whoever has it open goes on reading, also when the checkpoint is deleted meanwhile.
+    _held: Arc<Held>,
 }
 
 /// One name of an old directory.
@@ -31,23 +33,21 @@ pub struct SealedName {
 }
 
 impl SealedFile {
-    /// Opens the top of a checkpoint.
-    pub fn top(repository: &Repository, commit: &ObjectId) -> Result<Self, CommandError> {
+    /// Opens the top of a checkpoint, which was found by a name.
+    pub fn top(repository: &Repository, commit: &ObjectId, found_by: Option<Name>) -> Result<Self, CommandError> {
         let record = repository.commit(commit)?;
+        let held = Arc::new(repository.hold(record.root_tree));
+        repository.history().check_kept(commit)?; // Now that it is held.
         let root = repository.root(&record.root_tree)?;
         let entry = Arc::new(root.directory.clone());
-        Ok(Self { commit: *commit, root: Arc::new(root), entry, _held: None })
+        Ok(Self { commit: *commit, root: Arc::new(root), entry, found_by, _held: held })
     }
 
     /// Finds a name in the directory.
     pub fn child(&self, repository: &Repository, name: &Name) -> Result<Option<Self>, CommandError> {
         let Some(item) = tree::lookup(repository, self.tree()?, name)? else { return Ok(None) };
-        let entry = self.described(repository, item)?;
-        let held = match entry.node {
-            EntryNode::File { content, .. } => Some(Arc::new(repository.hold(content))),
-            _ => None,
-        };
-        Ok(Some(Self { commit: self.commit, root: self.root.clone(), entry: Arc::new(entry), _held: held }))
+        let entry = Arc::new(self.described(repository, item)?);
+        Ok(Some(Self { entry, found_by: None, ..self.clone() }))
     }
 
     /// Lists up to `limit` names behind a position.

@@ -16,12 +16,18 @@ use fuser::{BackingId, Session, SessionUnmounter};
 use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak, mpsc};
+use std::time::{Duration, Instant};
 
 /// Threads for syncs and large reads.
 const POOL_THREADS: usize = 6;
 /// Threads for what the control directory is asked: a command may be long, and the others wait for it.
 const COMMAND_THREADS: usize = 8;
+
+/// How long gc waits for the kernels to forget what they merely remember.
+const KERNEL_PATIENCE: Duration = Duration::from_secs(1);
+/// How long it waits then to hear of it: what somebody has open is not forgotten.
+const FORGET_PATIENCE: Duration = Duration::from_millis(50);
 
 /// The mounts of one store.
 pub struct Mounts {
@@ -41,7 +47,7 @@ pub struct Mounts {
 impl Mounts {
     /// Starts the threads that all mounts of the store at `source` share. Nothing is mounted yet.
     pub fn new(branches: Arc<Branches>, source: &Path) -> std::io::Result<Arc<Self>> {
-        Ok(Arc::new(Self {
+        let mounts = Arc::new(Self {
             branches,
             source: source.to_owned(),
             pool: Pool::start("pool", POOL_THREADS)?,
@@ -51,7 +57,31 @@ impl Mounts {
             running: Mutex::default(),
             ended: Condvar::new(),
             passthrough: OnceLock::new(),
-        }))
+        });
+        let own = Arc::downgrade(&mounts);
+        mounts.branches.when_collecting(Box::new(move || {
+            if let Some(mounts) = own.upgrade() {
+                mounts.forget_deleted();
+            }
+        }));
+        Ok(mounts)
+    }
+
+    /// Has every kernel side forget what it keeps of deleted checkpoints, which gc would take for use. What somebody has open stays.
+    fn forget_deleted(&self) {
+        let audiences: Vec<_> = self.audiences.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let views: Vec<_> = audiences.iter().filter_map(Weak::upgrade).flat_map(|audience| audience.views()).collect();
+        let (told, forgotten) = mpsc::channel();
+        let afterwards = Afterwards::new(move || _ = told.send(()));
+        let keeping: Vec<_> = views.into_iter().filter(|view| view.forget_deleted(&afterwards)).collect();
+        drop(afterwards);
+        if keeping.is_empty() || forgotten.recv_timeout(KERNEL_PATIENCE).is_err() {
+            return; // The next run will find it free.
+        }
+        let begun = Instant::now();
+        while begun.elapsed() < FORGET_PATIENCE && keeping.iter().any(|view| view.control.names_of_deleted().is_some()) {
+            std::thread::sleep(Duration::from_millis(1)); // A kernel says what it forgot in messages of their own.
+        }
     }
 
     /// Returns the threads for file operations that would keep other requests waiting.

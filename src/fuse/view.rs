@@ -1,7 +1,7 @@
 //! A branch as one mount shows it, and all views of one branch: what changes through one is forgotten by the others.
 
 use super::notify::{Afterwards, Batch, Invalidator};
-use super::number::files_of;
+use super::number::{control_of, files_of};
 use super::retries::Retries;
 use crate::control::ControlDirectory;
 use crate::object::{EntryKind, Name};
@@ -165,6 +165,16 @@ impl View {
         self.invalidator.send(Batch { namespace: files_of(self.number), stale, again: false, afterwards: None });
     }
 
+    /// Has this view's own kernel forget what it keeps of deleted checkpoints; says whether there is anything. `afterwards` is kept
+    /// until it is done.
+    pub fn forget_deleted(&self, afterwards: &Afterwards) -> bool {
+        let Some((parent, names)) = self.control.names_of_deleted() else { return false };
+        let stale = names.into_iter().map(|name| Stale::Name { parent, name }).collect();
+        let afterwards = Some(afterwards.clone());
+        self.invalidator.send(Batch { namespace: control_of(self.number), stale, again: false, afterwards });
+        true
+    }
+
     /// Answers a change that was made through this view, when every other view of the branch has forgotten what it made
     /// stale. Without another view it answers at once.
     pub fn after_others(&self, stale: impl FnOnce() -> Vec<Stale>, answer: impl FnOnce() + Send + 'static) {
@@ -223,7 +233,8 @@ impl Audience {
         self.is_shared.store(views.len() > 1, Ordering::SeqCst);
     }
 
-    fn views(&self) -> Vec<Arc<View>> {
+    /// Returns the views.
+    pub fn views(&self) -> Vec<Arc<View>> {
         self.views.read().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect()
     }
 

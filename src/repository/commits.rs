@@ -1,7 +1,7 @@
 //! Commits, seals and movements: bytes made durable, then one transaction that names them.
 
 use super::{Repository, RepositoryError};
-use crate::history::{BranchRow, BranchState, CommitRow, Fork, Memento, Move, NewCommit};
+use crate::history::{BranchRow, BranchState, CommitRow, Fork, HistoryError, Memento, Move, NewCommit};
 use crate::object::{Author, Commit, Entry, ExternalLink, Node, ObjectId, ObjectKind, Root, Timestamp};
 use crate::tree::{self, ChangeKind, NodeSink, NodeSource, PathChange};
 use serde_json::Value;
@@ -75,6 +75,18 @@ impl Repository {
         self.note_root(row.root_tree); // First: who deletes it after the look finds it noted.
         self.history.check_kept(id)?;
         Ok(row)
+    }
+
+    /// Finds the nearest checkpoint before another that is kept, to be used likewise.
+    pub fn kept_before_to_use(&self, row: &CommitRow) -> Result<Option<CommitRow>, RepositoryError> {
+        loop {
+            let Some(before) = self.history.kept_before(row)? else { return Ok(None) };
+            match self.commit_to_use(&before.id) {
+                // It was deleted after it was found.
+                Err(RepositoryError::History(HistoryError::NotFound { .. })) => {}
+                found => return found.map(Some),
+            }
+        }
     }
 
     /// Checks a name and links before work is done for them.

@@ -154,8 +154,13 @@ impl Repository {
             self.mark_root(run, &root)?;
         }
         run.reached.extend(self.history.commit_ids()?);
-        for content in in_use().contents.into_iter().chain(self.held()) {
+        for content in in_use().contents {
             self.mark_content(run, &content)?;
+        }
+        for root in self.held() {
+            if let Err(err) = self.mark_root(run, &root) {
+                tracing::debug!(%root, %err, "what is open of a deleted checkpoint is not all there");
+            }
         }
         Ok(())
     }

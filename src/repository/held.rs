@@ -1,45 +1,45 @@
-//! Contents that are in use outside of any live tree: of files of old states that somebody has open.
+//! States that are in use outside of any live tree: of checkpoints of which somebody has something open.
 
 use super::Repository;
-use crate::object::Content;
+use crate::object::ObjectId;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// How many hold each content.
-pub(super) type HeldTable = Arc<Mutex<HashMap<Content, usize>>>;
+/// How many hold each root.
+pub(super) type HeldTable = Arc<Mutex<HashMap<ObjectId, usize>>>;
 
-/// Keeps a content from gc as long as it lives, also when no checkpoint has it any more.
+/// Keeps a state from gc as long as it lives, also when no checkpoint has it any more.
 #[derive(Debug)]
 pub struct Held {
-    content: Content,
+    root: ObjectId,
     table: HeldTable,
 }
 
-fn locked(table: &HeldTable) -> MutexGuard<'_, HashMap<Content, usize>> {
+fn locked(table: &HeldTable) -> MutexGuard<'_, HashMap<ObjectId, usize>> {
     table.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
         let mut table = locked(&self.table);
-        if let Some(count) = table.get_mut(&self.content) {
+        if let Some(count) = table.get_mut(&self.root) {
             *count -= 1;
             if *count == 0 {
-                table.remove(&self.content);
+                table.remove(&self.root);
             }
         }
     }
 }
 
 impl Repository {
-    /// Holds a content.
-    pub fn hold(&self, content: Content) -> Held {
-        *locked(&self.held).entry(content).or_default() += 1;
-        Held { content, table: self.held.clone() }
+    /// Holds the state with this root. Whoever looks that its checkpoint is kept after that has all of it.
+    pub fn hold(&self, root: ObjectId) -> Held {
+        *locked(&self.held).entry(root).or_default() += 1;
+        Held { root, table: self.held.clone() }
     }
 
-    /// Returns what is held.
-    pub(super) fn held(&self) -> Vec<Content> {
+    /// Returns the roots that are held.
+    pub(super) fn held(&self) -> Vec<ObjectId> {
         locked(&self.held).keys().copied().collect()
     }
 }

@@ -139,13 +139,22 @@ fn read_list(file: &File, len: u64, id: &ObjectId) -> Option<(u64, Vec<LargePiec
     let end = len.checked_sub(FOOTER_BYTES as u64)?;
     file.read_exact_at(&mut footer, end).ok()?;
     let (list_bytes, magic) = footer.split_first_chunk::<8>()?;
-    let start = end.checked_sub(u64::from_le_bytes(*list_bytes)).filter(|_| *magic == LIST_MAGIC)?;
+    let list_bytes =
+        Some(u64::from_le_bytes(*list_bytes)).filter(|bytes| *bytes <= list_bytes_max(len) && *magic == LIST_MAGIC)?;
+    let start = end.checked_sub(list_bytes)?;
     let mut list = vec![0; usize::try_from(end - start).ok()?];
     file.read_exact_at(&mut list, start).ok()?;
     if ObjectId::of(&list) != *id || list.len() % ENTRY_BYTES != 0 {
         return None;
     }
     list.chunks_exact(ENTRY_BYTES).map(|entry| decoded(entry, start)).collect::<Option<_>>().map(|pieces| (start, pieces))
+}
+
+/// Returns the length that the list of a file of `len` bytes has at most: a piece is no shorter than a sector, but for the last one.
+/// It bounds what a damaged length can make us allocate.
+fn list_bytes_max(len: u64) -> u64 {
+    const PIECE_BYTES_MIN: u64 = 512;
+    (len / PIECE_BYTES_MIN + 1).saturating_mul(ENTRY_BYTES as u64)
 }
 
 fn decoded(entry: &[u8], data_end: u64) -> Option<LargePiece> {

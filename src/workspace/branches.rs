@@ -13,7 +13,7 @@ use crate::sys;
 use crate::tree::NodeSource;
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// The branches of one store, as one process has them open.
 pub struct Branches {
@@ -22,6 +22,8 @@ pub struct Branches {
     /// Held by whoever opens the branch of that number.
     opening: Mutex<HashMap<i64, Arc<Mutex<()>>>>,
     pins: Mutex<Pins>,
+    /// Has those who only keep what they once saw of deleted checkpoints let go of it.
+    let_go: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 /// What stands in the way of deleting branches.
@@ -59,7 +61,13 @@ impl Drop for Pin {
 impl Branches {
     /// Makes the table of the branches of a store; none is open yet.
     pub fn new(repository: Arc<Repository>) -> Arc<Self> {
-        Arc::new(Self { repository, open: Mutex::default(), opening: Mutex::default(), pins: Mutex::default() })
+        Arc::new(Self {
+            repository,
+            open: Mutex::default(),
+            opening: Mutex::default(),
+            pins: Mutex::default(),
+            let_go: OnceLock::new(),
+        })
     }
 
     /// Returns the store.
@@ -241,9 +249,20 @@ impl Branches {
         Ok(targets.into_iter().map(|(workspace, _)| workspace).zip(moved).collect())
     }
 
+    /// Has `let_go` called when gc is about to ask what is in use: of what its caller merely remembers of deleted checkpoints, nothing
+    /// should be held any more when it returns. Only the first call counts.
+    pub fn when_collecting(&self, let_go: Box<dyn Fn() + Send + Sync>) {
+        let _ = self.let_go.set(let_go);
+    }
+
     /// Reclaims space in the store; what the live trees and open files of open branches use stays.
     pub fn collect(&self, rules: &GcRules, author: &Author) -> Result<serde_json::Value, WorkspaceError> {
-        let in_use = || InUse { contents: self.opened().iter().flat_map(|workspace| workspace.contents()).collect() };
+        let in_use = || {
+            if let (Some(let_go), false) = (self.let_go.get(), rules.dry_run) {
+                let_go();
+            }
+            InUse { contents: self.opened().iter().flat_map(|workspace| workspace.contents()).collect() }
+        };
         let report = self.repository.collect(rules, author, &in_use)?;
         if !rules.dry_run {
             self.remove_left_over()?;

@@ -218,6 +218,70 @@ fn a_file_of_a_deleted_checkpoint_can_be_read_by_whoever_has_it_open() {
     assert!(found == bytes);
 }
 
+/// The kernel kept what somebody had once read of a checkpoint, and gc took that for use until memory ran short.
+#[test]
+fn what_was_read_of_a_checkpoint_before_it_was_deleted_is_given_back() {
+    let mount = TestMount::new();
+    for rules in [r#"{"grace_secs":0}"#, r#"{"grace_secs":0,"keep_last":1}"#] {
+        mount.write("d/large", noise(3 << 20, 4));
+        mount.write("d/small", "1");
+        let doomed = mount.checkpoint("one");
+        mount.shell("rm -r d");
+        mount.write("other", rules);
+        mount.checkpoint("two");
+        mount.shell(&format!("cat .memento/checkpoints/{doomed}/d/* .memento/checkpoints/{}/d/* > /dev/null", &doomed[..12]));
+        if rules.contains("keep") {
+            collect(&mount, &serde_json::from_str(rules).unwrap()); // What it deletes is younger than the run.
+        } else {
+            mount.request(&json!({ "do": "delete", "ref": doomed }));
+        }
+        let report = collect(&mount, &serde_json::from_str(rules).unwrap());
+        assert!(report["freed_bytes"].as_u64().unwrap() > 3 * MIB, "{report}");
+    }
+}
+
+/// So is a directory that somebody has open, and what is found through it.
+#[test]
+fn a_directory_of_a_deleted_checkpoint_can_be_read_by_whoever_has_it_open() {
+    use std::os::fd::AsRawFd;
+    let mount = TestMount::new();
+    (0..50).for_each(|at| mount.write(&format!("d/sub/file{at}"), noise(3000, at)));
+    let doomed = mount.checkpoint("one");
+    mount.shell("rm -r d");
+    mount.checkpoint("two");
+    let open = fs::File::open(mount.control(format!("checkpoints/{doomed}/d/sub"))).unwrap();
+    fs::remove_dir(mount.control(format!("checkpoints/{doomed}"))).unwrap();
+    mount.tell("gc", r#"{"grace_secs":0}"#);
+    let through = std::path::PathBuf::from(format!("/proc/self/fd/{}", open.as_raw_fd()));
+    assert_eq!(fs::read_dir(&through).unwrap().count(), 50);
+    assert!(fs::read(through.join("file7")).unwrap() == noise(3000, 7));
+    assert_eq!(mount.says("error"), "");
+    assert!(!mount.log().contains("damage"), "{}", mount.log());
+}
+
+/// Who asks what a checkpoint changed while it is deleted and collected gets the answer, or hears that there is no such one.
+#[test]
+fn a_checkpoint_that_goes_while_it_is_compared_is_whole_or_not_there() {
+    let mount = TestMount::new();
+    for round in 0..15 {
+        (0..40).for_each(|at| mount.write(&format!("d{at}/file"), format!("{round} {at}")));
+        let doomed = mount.checkpoint("doomed");
+        mount.write("other", round.to_string());
+        mount.checkpoint("next");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                fs::remove_dir(mount.control(format!("checkpoints/{doomed}"))).unwrap();
+                mount.tell("gc", r#"{"grace_secs":0}"#);
+            });
+            for _ in 0..20 {
+                let said = mount.cli(&["show", &doomed]);
+                let error = String::from_utf8_lossy(&said.stderr).into_owned();
+                assert!(said.status.success() || error.contains("does not exist") || error.contains("no checkpoint"), "{error}");
+            }
+        });
+    }
+}
+
 /// The kernel kept what had been in use below a directory that a restore removed, and with it all that was written there, until memory
 /// ran short.
 #[test]
