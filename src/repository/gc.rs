@@ -306,7 +306,7 @@ impl Repository {
             self.history.relocate(&moved)?;
         }
         if self.history.usage()?.contains_key(&container) {
-            return Ok(()); // Something is damaged in it, or was named meanwhile.
+            return self.punch(container); // Something is damaged in it, or was named meanwhile.
         }
         Ok(self.packs.remove(container)?)
     }

@@ -272,6 +272,37 @@ fn a_journal_that_rotted_is_said_and_kept() {
     clean(&mount);
 }
 
+/// What cannot be read cannot be copied out of a pack. The pack stayed as long as it was, with all that was dead in it.
+#[test]
+fn gc_leaves_a_damaged_object_where_it_is_and_gives_back_the_rest() {
+    let mut mount = TestMount::new();
+    (0..40).for_each(|at| mount.write(&format!("f{at}"), noise(100_000, at)));
+    let first = mount.checkpoint("first");
+    mount.terminate();
+    let id = mementofs::object::ObjectId::of(&noise(100_000, 3));
+    let (_, pack, offset) = object(&mount, &format!("id = '{id}'"));
+    flip(&pack, offset + 500);
+    mount.mount(&[]);
+    mount.shell("rm f2? f3?");
+    mount.checkpoint("second");
+    mount.request(&serde_json::json!({ "do": "delete", "ref": first }));
+    mount.tell("gc", r#"{"grace_secs":0}"#);
+    let packs = crate::mount::disk_bytes(&mount.store().join("packs"));
+    assert!(packs < 2_500_000, "{packs} bytes for 20 files of 100,000");
+    for at in 0..20 {
+        let found = fs::read(mount.path(format!("f{at}")));
+        match at {
+            3 => assert_eq!(found.unwrap_err().raw_os_error(), Some(libc::EIO)),
+            _ => assert!(found.unwrap() == noise(100_000, at), "f{at}"),
+        }
+    }
+    mount.terminate();
+    let output = fsck(&mount, &["--read-data"]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = said(&output);
+    assert!(told.contains("f3: object") && told.contains("1 problems"), "{told}");
+}
+
 #[test]
 fn a_mounted_store_is_not_checked_and_that_is_said() {
     let mount = TestMount::new();
