@@ -5,6 +5,7 @@ use super::directory::{ControlDirectory, Found};
 use super::error::CommandError;
 use super::execute::{Caller, MountWish, execute, resolve};
 use super::node::{DirectoryKind, FileKind, Node};
+use crate::object::Name;
 use crate::workspace::{AttributeChange, Attributes, Stale, Workspace};
 use serde_json::json;
 use std::sync::Arc;
@@ -145,7 +146,7 @@ impl ControlDirectory {
         self.admit(caller)?;
         let made = match self.node(parent)? {
             Node::Directory(DirectoryKind::Checkpoints) => {
-                self.named_checkpoint(name, caller).and_then(|node| self.found(node, caller)).map(Found::Node)
+                self.named_checkpoint(parent, name, caller).and_then(|node| self.found(node, caller)).map(Found::Node)
             }
             Node::Directory(DirectoryKind::Branches) => self.forked(name, caller).map(Found::Branch),
             Node::Sealed(..) => Err(CommandError::ReadOnly),
@@ -161,7 +162,7 @@ impl ControlDirectory {
         Ok(self.branches.open(&name)?)
     }
 
-    fn named_checkpoint(&self, name: &[u8], caller: &Caller) -> Result<Node, CommandError> {
+    fn named_checkpoint(&self, parent: u64, name: &[u8], caller: &Caller) -> Result<Node, CommandError> {
         let name = utf8(name)?;
         let command = Command::Checkpoint {
             message: String::new(),
@@ -172,7 +173,7 @@ impl ControlDirectory {
             expect: None,
         };
         execute(&self.branches, &self.workspace, &command, &caller.author())?;
-        self.checkpoint_node(name)
+        self.checkpoint_node(parent, name)
     }
 
     /// `rmdir checkpoints/NAME` removes a name, `rmdir checkpoints/ID` deletes a checkpoint, `rmdir branches/NAME` a branch.
@@ -225,7 +226,11 @@ impl ControlDirectory {
             _ => Err(CommandError::NotPermitted),
         };
         let run = |command| execute(&self.branches, &self.workspace, &command, &caller.author()).map(drop);
-        self.remembered(done.and_then(run))
+        self.remembered(done.and_then(run))?;
+        if let (Ok(old), Ok(new)) = (Name::new(name), Name::new(new_name)) {
+            self.state().sealed.moved(&(parent, old), (new_parent, new));
+        }
+        Ok(())
     }
 }
 

@@ -3,10 +3,11 @@
 use super::error::CommandError;
 use super::escape::{escaped, unescaped};
 use super::execute::{Caller, resolve};
+use super::kept::{KeptFiles, Place};
 use super::node::{DirectoryKind, FileKind, Node, NodeTable};
 use super::requests::Requests;
 use super::sealed::SealedFile;
-use crate::object::{EntryKind, Name, Node as EntryNode, ObjectId, Timestamp};
+use crate::object::{EntryKind, Name, Node as EntryNode, Timestamp};
 use crate::repository::Repository;
 use crate::workspace::{Attributes, Branches, Workspace};
 use std::collections::HashMap;
@@ -33,7 +34,7 @@ pub struct ControlDirectory {
 pub(super) struct State {
     table: NodeTable,
     /// What the files of old states in use are.
-    sealed: HashMap<Node, SealedFile>,
+    pub(super) sealed: KeptFiles,
     /// What the readable files said last.
     pub(super) texts: HashMap<Node, Text>,
     /// What was said of each number last, so that size, time and bytes belong together.
@@ -149,7 +150,7 @@ impl ControlDirectory {
         let mut state = self.state();
         if let Some(node) = state.table.forget(number, count) {
             state.shown.remove(&number);
-            state.sealed.remove(&node);
+            state.sealed.forget(&node);
             state.listings.remove(&node);
             if !matches!(node, Node::File(_)) {
                 state.texts.remove(&node);
@@ -160,12 +161,12 @@ impl ControlDirectory {
     /// Finds a name in a directory.
     pub fn lookup(&self, parent: u64, name: &[u8], caller: &Caller) -> Result<Found, CommandError> {
         self.admit(caller)?;
-        let parent = self.node(parent)?;
+        let (number, parent) = (parent, self.node(parent)?);
         if parent == Node::Directory(DirectoryKind::Branches) {
             let name = std::str::from_utf8(name).map_err(|_| CommandError::NotFound("a branch of that name".into()))?;
             return Ok(Found::Branch(self.branches.open(name)?));
         }
-        let node = self.child(&parent, name)?;
+        let node = self.child(number, &parent, name)?;
         self.found(node, caller).map(Found::Node)
     }
 
@@ -184,12 +185,12 @@ impl ControlDirectory {
         self.state().table.is_empty()
     }
 
-    fn child(&self, parent: &Node, name: &[u8]) -> Result<Node, CommandError> {
+    fn child(&self, number: u64, parent: &Node, name: &[u8]) -> Result<Node, CommandError> {
         let missing = || CommandError::NotFound(String::from_utf8_lossy(name).into_owned());
-        if let Node::Sealed(commit, _) = parent {
+        if let Node::Sealed(..) = parent {
             let name = Name::new(name).map_err(|_| missing())?;
             let child = self.sealed_file(parent)?.child(self.repository(), &name)?.ok_or_else(missing)?;
-            return Ok(self.keep_sealed(*commit, child));
+            return Ok(self.keep_sealed(child, (number, name)));
         }
         let text = std::str::from_utf8(name).map_err(|_| missing())?;
         match parent {
@@ -198,7 +199,7 @@ impl ControlDirectory {
             Node::Directory(DirectoryKind::Checkpoints) if text == "latest" => {
                 self.workspace.newest().map(Node::Latest).ok_or_else(missing)
             }
-            Node::Directory(DirectoryKind::Checkpoints) => self.checkpoint_node(text),
+            Node::Directory(DirectoryKind::Checkpoints) => self.checkpoint_node(number, text),
             Node::Directory(DirectoryKind::Links) => {
                 let systems = self.repository().history().link_systems()?;
                 systems.iter().any(|system| system == text).then(|| Node::LinkSystem(text.to_owned())).ok_or_else(missing)
@@ -216,38 +217,35 @@ impl ControlDirectory {
         }
     }
 
-    /// Finds a checkpoint by id, prefix or name: what stands in `checkpoints/`.
-    pub(super) fn checkpoint_node(&self, text: &str) -> Result<Node, CommandError> {
+    /// Finds a checkpoint by id, prefix or name: what stands in `checkpoints/`, which has the number `parent`.
+    pub(super) fn checkpoint_node(&self, parent: u64, text: &str) -> Result<Node, CommandError> {
+        let missing = || CommandError::NotFound(text.to_owned());
         if text.starts_with('@') || text.contains([':', '/']) {
-            return Err(CommandError::NotFound(text.to_owned()));
+            return Err(missing());
         }
+        let name = Name::new(text.as_bytes()).map_err(|_| missing())?;
         let commit = resolve(&self.workspace, text)?;
-        let top = SealedFile::top(self.repository(), &commit, Name::new(text.as_bytes()).ok())?;
-        Ok(self.keep_sealed(commit, top))
+        let top = SealedFile::top(self.repository(), &commit)?;
+        Ok(self.keep_sealed(top, (parent, name)))
     }
 
-    /// Returns what the kernel keeps of deleted checkpoints, as names in the directory of that number.
-    pub fn names_of_deleted(&self) -> Option<(u64, Vec<Name>)> {
-        let (number, known) = {
-            let state = self.state();
-            let number = state.table.known(&Node::Directory(DirectoryKind::Checkpoints))?;
-            let tops = state.sealed.values().filter_map(|file| Some((file.commit, file.found_by.clone()?)));
-            (number, tops.collect::<Vec<_>>())
-        };
+    /// Returns where the kernel remembers something of deleted checkpoints.
+    pub fn places_of_deleted(&self) -> Vec<Place> {
+        let mut commits = self.state().sealed.commits();
         let history = self.repository().history();
-        let gone = known.into_iter().filter(|(commit, _)| history.check_kept(commit).is_err()).map(|(_, name)| name);
-        Some((number, gone.collect::<Vec<_>>())).filter(|(_, names)| !names.is_empty())
+        commits.retain(|commit| history.check_kept(commit).is_err());
+        if commits.is_empty() { Vec::new() } else { self.state().sealed.places_of(&commits) }
     }
 
-    fn keep_sealed(&self, commit: ObjectId, file: SealedFile) -> Node {
-        let node = Node::Sealed(commit, file.entry.identity);
-        self.state().sealed.insert(node.clone(), file);
+    fn keep_sealed(&self, file: SealedFile, place: Place) -> Node {
+        let node = Node::Sealed(file.commit, file.entry.identity);
+        self.state().sealed.keep(node.clone(), file, place);
         node
     }
 
     fn sealed_file(&self, node: &Node) -> Result<SealedFile, CommandError> {
         let gone = || CommandError::NotFound("what the number stood for".into());
-        self.state().sealed.get(node).cloned().ok_or_else(gone)
+        self.state().sealed.file(node).ok_or_else(gone)
     }
 
     /// Describes a node.

@@ -12,6 +12,7 @@ mod directory;
 mod error;
 mod escape;
 mod execute;
+mod kept;
 mod link;
 mod merge;
 mod node;

@@ -167,11 +167,6 @@ impl NodeTable {
         number
     }
 
-    /// Returns the number of a node that all processes share, if the kernel knows it.
-    pub fn known(&self, node: &Node) -> Option<u64> {
-        self.numbers.get(&(node.clone(), 0)).copied()
-    }
-
     /// Adds a reference of the kernel.
     pub fn remember(&mut self, number: u64) {
         if let Some(known) = self.nodes.get_mut(&number) {

@@ -16,8 +16,6 @@ pub struct SealedFile {
     pub root: Arc<Root>,
     /// What it is.
     pub entry: Arc<Entry>,
-    /// The name in `checkpoints/` by which the top of the checkpoint was found last.
-    pub found_by: Option<Name>,
     /// Whoever has it open goes on reading, also when the checkpoint is deleted meanwhile.
     _held: Arc<Held>,
 }
@@ -33,21 +31,21 @@ pub struct SealedName {
 }
 
 impl SealedFile {
-    /// Opens the top of a checkpoint, which was found by a name.
-    pub fn top(repository: &Repository, commit: &ObjectId, found_by: Option<Name>) -> Result<Self, CommandError> {
+    /// Opens the top of a checkpoint.
+    pub fn top(repository: &Repository, commit: &ObjectId) -> Result<Self, CommandError> {
         let record = repository.commit(commit)?;
         let held = Arc::new(repository.hold(record.root_tree));
         repository.history().check_kept(commit)?; // Now that it is held.
         let root = repository.root(&record.root_tree)?;
         let entry = Arc::new(root.directory.clone());
-        Ok(Self { commit: *commit, root: Arc::new(root), entry, found_by, _held: held })
+        Ok(Self { commit: *commit, root: Arc::new(root), entry, _held: held })
     }
 
     /// Finds a name in the directory.
     pub fn child(&self, repository: &Repository, name: &Name) -> Result<Option<Self>, CommandError> {
         let Some(item) = tree::lookup(repository, self.tree()?, name)? else { return Ok(None) };
         let entry = Arc::new(self.described(repository, item)?);
-        Ok(Some(Self { entry, found_by: None, ..self.clone() }))
+        Ok(Some(Self { entry, ..self.clone() }))
     }
 
     /// Lists up to `limit` names behind a position.

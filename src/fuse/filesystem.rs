@@ -187,16 +187,6 @@ impl MementoFilesystem {
         Ok(copied.map(|copied| (view, target, copied as u32)))
     }
 
-    /// Seals in the background when the journal has grown long.
-    pub(super) fn seal_later(&self, view: &View) {
-        let workspace = view.workspace.clone();
-        self.mounts().background().run_once(("seal", workspace.branch_id()), move || {
-            if let Err(err) = workspace.seal_now() {
-                tracing::warn!(%err, "background seal failed");
-            }
-        });
-    }
-
     /// Replies when a file survives a power cut. Whoever waits for the journal alone takes no thread: one sync serves them all.
     pub(super) fn sync(&self, view: &View, ino: Ino, reply: ReplyEmpty) {
         match guarded("fsync", || view.workspace.sync_of(ino).map_err(refused("fsync", ino))) {

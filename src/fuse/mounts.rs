@@ -79,8 +79,8 @@ impl Mounts {
             return; // The next run will find it free.
         }
         let begun = Instant::now();
-        while begun.elapsed() < FORGET_PATIENCE && keeping.iter().any(|view| view.control.names_of_deleted().is_some()) {
-            std::thread::sleep(Duration::from_millis(1)); // A kernel says what it forgot in messages of their own.
+        while begun.elapsed() < FORGET_PATIENCE && keeping.iter().any(|view| !view.control.places_of_deleted().is_empty()) {
+            std::thread::sleep(Duration::from_millis(2)); // A kernel says what it forgot in messages of their own.
         }
     }
 
@@ -97,6 +97,16 @@ impl Mounts {
     /// Returns a thread for what nobody waits for.
     pub(super) fn background(&self) -> &Pool {
         &self.background
+    }
+
+    /// Seals in the background when the journal has grown long.
+    pub(super) fn seal_later(&self, workspace: &Arc<Workspace>) {
+        let workspace = workspace.clone();
+        self.background.run_once(("seal", workspace.branch_id()), move || {
+            if let Err(err) = workspace.seal_now() {
+                tracing::warn!(%err, "background seal failed");
+            }
+        });
     }
 
     fn running(&self) -> MutexGuard<'_, HashMap<PathBuf, SessionUnmounter>> {

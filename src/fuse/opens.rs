@@ -148,7 +148,7 @@ impl MementoFilesystem {
                 });
             }
             if due.seal {
-                self.seal_later(&view);
+                self.mounts().seal_later(&view.workspace);
             }
         }
         Ok(())

@@ -168,8 +168,11 @@ impl View {
     /// Has this view's own kernel forget what it keeps of deleted checkpoints; says whether there is anything. `afterwards` is kept
     /// until it is done.
     pub fn forget_deleted(&self, afterwards: &Afterwards) -> bool {
-        let Some((parent, names)) = self.control.names_of_deleted() else { return false };
-        let stale = names.into_iter().map(|name| Stale::Name { parent, name }).collect();
+        let places = self.control.places_of_deleted();
+        if places.is_empty() {
+            return false;
+        }
+        let stale = places.into_iter().map(|(parent, name)| Stale::Name { parent, name }).collect();
         let afterwards = Some(afterwards.clone());
         self.invalidator.send(Batch { namespace: control_of(self.number), stale, again: false, afterwards });
         true

@@ -7,23 +7,15 @@
 use super::watch::Watch;
 use super::{Repository, RepositoryError};
 use crate::history::{KeepRules, removable};
-use crate::object::{Author, Container, Content, Location, ObjectId, ObjectKind, Timestamp};
-use crate::store::{ContainerInfo, PackStore};
+use crate::object::{Author, Content, ObjectId, Timestamp};
 use crate::tree::{self, NodeSource, Reached};
 use serde_json::{Value, json};
 use std::collections::HashSet;
-use std::ops::Range;
-use std::sync::{PoisonError, TryLockError};
+use std::sync::TryLockError;
 use std::time::{Duration, SystemTime};
 
 /// What is younger than this stays, unless the run says otherwise.
 const GRACE_SECS: u64 = 600;
-/// A file of objects with more than this share of dead bytes is rewritten, in percent.
-const DEAD_PERCENT_MAX: u64 = 25;
-/// Room that copying leaves free for the transactions that name the copies.
-const ROOM_LEFT_BYTES: u64 = 2 << 20;
-/// Objects named by one transaction while a file is rewritten.
-const MOVED_AT_ONCE: usize = 1000;
 
 /// How to collect.
 #[derive(Clone, Debug, Default)]
@@ -51,11 +43,12 @@ pub struct InUse {
     pub contents: Vec<Content>,
 }
 
-struct Run {
+/// One run.
+pub(super) struct Run {
     cutoff: Timestamp,
-    cutoff_system: SystemTime,
+    pub(super) cutoff_system: SystemTime,
     dry_run: bool,
-    purge: bool,
+    pub(super) purge: bool,
     reached: HashSet<ObjectId>,
 }
 
@@ -158,8 +151,9 @@ impl Repository {
             self.mark_content(run, &content)?;
         }
         for root in self.held() {
-            if let Err(err) = self.mark_root(run, &root) {
-                tracing::debug!(%root, %err, "what is open of a deleted checkpoint is not all there");
+            // One that is not stored was held for a moment by somebody who found it deleted.
+            if self.contains(&root)? {
+                self.mark_root(run, &root)?;
             }
         }
         Ok(())
@@ -219,101 +213,6 @@ impl Repository {
         self.remove_unless_used(&mut dead)?;
         Ok((dead.len() as u64, dead.iter().map(|(_, bytes)| bytes).sum()))
     }
-
-    /// Rewrites files of objects with much dead in them, and removes those with nothing left.
-    fn compact(&self, run: &Run) -> Result<u64, RepositoryError> {
-        let usage = self.history.usage()?;
-        let live_bytes = |container: &ContainerInfo| usage.get(&container.container).map_or(0, |used| used.stored_bytes);
-        let is_wasteful = |container: &ContainerInfo| {
-            let used = usage.get(&container.container).copied().unwrap_or_default();
-            let dead = container.size_bytes.saturating_sub(used.stored_bytes);
-            if run.purge {
-                return container.size_bytes > PackStore::size_with(container.container, used.objects, used.stored_bytes);
-            }
-            container.modified <= run.cutoff_system && dead * 100 > container.size_bytes * DEAD_PERCENT_MAX
-        };
-        let mut containers = self.packs.containers()?;
-        containers.sort_by_key(live_bytes); // On a full disk those that need no room make some for the others.
-        if containers.iter().any(|container| container.appending && is_wasteful(container)) {
-            self.packs.rotate()?;
-        }
-        // From here on nothing is appended to the files that are looked at, and what was appended is known as pending.
-        drop(self.appending.write().unwrap_or_else(PoisonError::into_inner));
-        let mut rewritten = 0;
-        for container in containers.iter().filter(|container| is_wasteful(container)) {
-            if self.pending_containers().contains(&container.container) {
-                continue; // Something in it waits for its transaction.
-            }
-            let (live, space) = (live_bytes(container), self.space()?);
-            if live > 0 && live + ROOM_LEFT_BYTES > space.blocks_available * u64::from(space.block_bytes) {
-                self.punch(container.container)?;
-                continue;
-            }
-            self.rewrite(container.container)?;
-            rewritten += 1;
-        }
-        Ok(rewritten)
-    }
-
-    /// Gives back what is dead in a file where it lies, because there is no room for a copy of what lives in it.
-    fn punch(&self, container: Container) -> Result<(), RepositoryError> {
-        let mut live: Vec<Range<u64>> = self.objects_in(container)?.iter().map(|(_, _, at)| stored_range(at)).collect();
-        live.sort_unstable_by_key(|range| range.start);
-        let punched = match container {
-            Container::Pack(number) => {
-                let starts: HashSet<u64> = live.iter().map(|range| range.start).collect();
-                self.packs.punch_dead(number, |at| starts.contains(&at.offset))
-            }
-            Container::Large(id) => self.packs.punch_large(id, &live),
-        };
-        match punched {
-            Err(err) if err.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-                tracing::warn!(?container, "stays as it is: there is no room for a copy of what lives in it");
-                Ok(())
-            }
-            done => Ok(done?),
-        }
-    }
-
-    fn objects_in(&self, container: Container) -> Result<Vec<(ObjectId, ObjectKind, Location)>, RepositoryError> {
-        let mut found = Vec::new();
-        self.history.each_object(|id, kind, location, _| {
-            if location.container == container {
-                found.push((id, kind, location));
-            }
-        })?;
-        Ok(found)
-    }
-
-    /// Moves what lives in a file into packs, and removes the file.
-    pub(super) fn rewrite(&self, container: Container) -> Result<(), RepositoryError> {
-        let mut live = self.objects_in(container)?;
-        live.sort_unstable_by_key(|(_, _, location)| location.offset);
-        for batch in live.chunks(MOVED_AT_ONCE) {
-            let mut moved = Vec::with_capacity(batch.len());
-            for (id, kind, old) in batch {
-                let bytes = match self.packs.read(id, old) {
-                    Ok(bytes) => bytes,
-                    // It stays where it is, and its pack with it.
-                    Err(err) => {
-                        self.note_trouble(&err.to_string());
-                        continue;
-                    }
-                };
-                moved.push((*id, *old, self.packs.append(*kind, id, &bytes)?));
-            }
-            self.packs.sync()?; // The copies are durable before they are named.
-            self.history.relocate(&moved)?;
-        }
-        if self.history.usage()?.contains_key(&container) {
-            return self.punch(container); // Something is damaged in it, or was named meanwhile.
-        }
-        Ok(self.packs.remove(container)?)
-    }
-}
-
-fn stored_range(at: &Location) -> Range<u64> {
-    at.offset..at.offset + at.stored_bytes
 }
 
 /// What the objects used while it lives are kept for; see [`Repository::using`].
@@ -349,8 +248,8 @@ impl Repository {
         self.watch().touch(*id);
     }
 
-    /// Notes that a state is about to be named.
-    pub(super) fn note_root(&self, id: ObjectId) {
+    /// Notes that a state is about to be named, or used by somebody who holds [`Self::using`].
+    pub fn note_root(&self, id: ObjectId) {
         self.watch().note_root(id);
     }
 
@@ -370,6 +269,7 @@ impl Repository {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::object::{Location, ObjectKind};
 
     /// Found by `tests/gc_histories.rs`: the object had no name and was not pending yet when gc looked, and lost its pack.
     #[test]

@@ -5,6 +5,7 @@
 
 mod adopt;
 mod commits;
+mod compact;
 mod content;
 mod cutter;
 mod error;

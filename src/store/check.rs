@@ -96,11 +96,13 @@ impl PackStore {
 
     /// Gives back the room of the records of a pack that `is_live` says no to, where they lie; their headers stay, so that the
     /// others are still found. Of a file system that cannot, `EOPNOTSUPP`.
-    pub fn punch_dead(&self, number: u32, is_live: impl Fn(&Location) -> bool) -> Result<(), StoreError> {
+    ///
+    /// Behind a damaged header what looks like a record may be a part of another: whoever asks must spare what overlaps with something.
+    pub fn punch_dead(&self, number: u32, is_live: impl Fn(&ObjectId, &Location) -> bool) -> Result<(), StoreError> {
         let path = self.path_of(Container::Pack(number));
         let file = File::options().write(true).open(&path).map_err(StoreError::io("cannot open", &path))?;
         let scanned = self.scan_pack(number)?;
-        for (_, _, at) in scanned.records.iter().filter(|(_, _, at)| at.stored_bytes > 0 && !is_live(at)) {
+        for (_, _, at) in scanned.records.iter().filter(|(_, id, at)| at.stored_bytes > 0 && !is_live(id, at)) {
             let range = at.offset..at.offset + at.stored_bytes;
             sys::punch(&file, range).map_err(StoreError::io("cannot give back room in", &path))?;
         }
@@ -217,7 +219,7 @@ mod tests {
         packs.sync().unwrap();
         let allocated = || packs.containers().unwrap()[0].allocated_bytes;
         let (before, dead_bytes) = (allocated(), objects[2].1.stored_bytes + objects[5].1.stored_bytes);
-        packs.punch_dead(1, |at| at.offset != objects[2].1.offset && at.offset != objects[5].1.offset).unwrap();
+        packs.punch_dead(1, |_, at| at.offset != objects[2].1.offset && at.offset != objects[5].1.offset).unwrap();
         assert!(before - allocated() > dead_bytes * 9 / 10, "{before} bytes became {}", allocated());
         for (number, (id, at)) in objects.iter().enumerate() {
             assert_eq!(packs.read(id, at).is_ok(), number != 2 && number != 5, "object {number}");

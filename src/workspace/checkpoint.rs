@@ -214,6 +214,7 @@ impl Workspace {
             let pending = self.seal()?;
             self.record_seal(&mut head, pending)
         })?;
+        self.repository.note_root(head.live_root); // Before the branch can leave it.
         Ok(head.live_root)
     }
 

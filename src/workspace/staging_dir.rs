@@ -8,11 +8,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// Most staging files of a branch in use, each of which holds a descriptor, where the system allows that many.
+/// Most staging files in use, each of which holds a descriptor, where the system allows that many.
 const DESCRIPTORS_MAX: usize = 8000;
+/// How many are in use: the limit is one of the process.
+static IN_USE: AtomicUsize = AtomicUsize::new(0);
 
 /// The directory of one branch's staging files.
 #[derive(Debug)]
@@ -26,7 +28,7 @@ pub struct StagingDir {
     released: Mutex<Vec<u64>>,
     /// Files in use, so that a second opening gives the same one.
     open: Mutex<HashMap<u64, Weak<StagingFile>>>,
-    /// How many may be in use.
+    /// How many may be in use, of all branches together.
     descriptors: usize,
 }
 
@@ -62,7 +64,7 @@ impl StagingDir {
     }
 
     fn create_with(self: &Arc<Self>, options: &mut OpenOptions, plain: bool) -> io::Result<Arc<StagingFile>> {
-        if self.opened().len() >= self.descriptors {
+        if IN_USE.load(Ordering::Relaxed) >= self.descriptors {
             return Err(io::Error::from_raw_os_error(libc::EMFILE)); // A seal gives them back, and needs some itself.
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -105,6 +107,7 @@ impl StagingDir {
     fn handle(self: &Arc<Self>, number: u64, file: File, plain: bool, given_away: bool) -> Arc<StagingFile> {
         let handle = Arc::new(StagingFile::new(self.clone(), number, file, plain, given_away));
         self.opened().insert(number, Arc::downgrade(&handle));
+        IN_USE.fetch_add(1, Ordering::Relaxed);
         handle
     }
 
@@ -115,11 +118,13 @@ impl StagingDir {
     /// Says that a file is not in use any more.
     pub(super) fn closed(&self, number: u64) {
         self.opened().remove(&number);
+        IN_USE.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Says whether so many files are in use that they should be sealed.
+    /// Says whether so many files of this branch are in use that they should be sealed.
     pub fn is_crowded(&self) -> bool {
-        self.opened().len() > self.descriptors / 4
+        let own = self.opened().len();
+        own > self.descriptors / 4 || own > self.descriptors / 64 && IN_USE.load(Ordering::Relaxed) > self.descriptors / 2
     }
 
     /// Says whether a file of this number is in use.

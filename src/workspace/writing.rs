@@ -5,9 +5,10 @@ use super::inode::Ino;
 use super::{Workspace, Written};
 
 impl Workspace {
-    /// Writes `data` at `offset`, as much of it as there is room for, at least something.
+    /// Writes `data` at `offset`, as much of it as there is room for, at least something. Where too many files are open for another
+    /// ([`WorkspaceError::is_out_of_descriptors`]), a seal gives some back.
     pub fn write(&self, ino: Ino, offset: u64, data: &[u8], strip_privileges: bool) -> Result<Written, WorkspaceError> {
-        self.sealing_if_crowded(|| {
+        self.making_room(|| {
             let mut live = self.live_to_change();
             let len = live.write(ino, offset, data, strip_privileges)?;
             Ok(Written { len, seal_due: live.is_seal_due() })
@@ -27,7 +28,7 @@ impl Workspace {
 
     /// Writes `data` at the end of the file, as much of it as there is room for, at least something; says where that was.
     pub fn append(&self, ino: Ino, data: &[u8], strip_privileges: bool) -> Result<(u64, Written), WorkspaceError> {
-        self.sealing_if_crowded(|| {
+        self.making_room(|| {
             let mut live = self.live_to_change();
             let end = live.tree.attributes(ino)?.size_bytes;
             let len = live.write(ino, end, data, strip_privileges)?;
@@ -40,12 +41,5 @@ impl Workspace {
         let done = work();
         let full = done.as_ref().is_err_and(WorkspaceError::is_full);
         if full && self.live().staging.has_released() && self.sync().is_ok() { work() } else { done }
-    }
-
-    /// Writes something, with room made on a full disk, and once more after a seal where too many files are open.
-    fn sealing_if_crowded<T>(&self, mut write: impl FnMut() -> Result<T, WorkspaceError>) -> Result<T, WorkspaceError> {
-        let written = self.making_room(&mut write);
-        let crowded = written.as_ref().is_err_and(WorkspaceError::is_out_of_descriptors);
-        if crowded && self.seal_now().is_ok() { self.making_room(write) } else { written }
     }
 }

@@ -216,6 +216,17 @@ fn a_file_of_a_deleted_checkpoint_can_be_read_by_whoever_has_it_open() {
     let mut found = vec![0; bytes.len()];
     open.read_exact_at(&mut found, 0).unwrap();
     assert!(found == bytes);
+    drop(open);
+    assert_given_back(&mount, bytes.len() as u64);
+}
+
+/// The kernel lets go of a file a moment after it is closed.
+fn assert_given_back(mount: &TestMount, bytes: u64) {
+    let freed = (0..300).any(|_| {
+        std::thread::sleep(Duration::from_millis(20));
+        collect(mount, &json!({ "grace_secs": 0 }))["freed_bytes"].as_u64().unwrap() >= bytes
+    });
+    assert!(freed, "nobody has it open any more, and gc leaves it");
 }
 
 /// The kernel kept what somebody had once read of a checkpoint, and gc took that for use until memory ran short.
@@ -245,7 +256,7 @@ fn what_was_read_of_a_checkpoint_before_it_was_deleted_is_given_back() {
 fn a_directory_of_a_deleted_checkpoint_can_be_read_by_whoever_has_it_open() {
     use std::os::fd::AsRawFd;
     let mount = TestMount::new();
-    (0..50).for_each(|at| mount.write(&format!("d/sub/file{at}"), noise(3000, at)));
+    (0..50).for_each(|at| mount.write(&format!("d/sub/file{at}"), noise(30_000, at)));
     let doomed = mount.checkpoint("one");
     mount.shell("rm -r d");
     mount.checkpoint("two");
@@ -254,9 +265,11 @@ fn a_directory_of_a_deleted_checkpoint_can_be_read_by_whoever_has_it_open() {
     mount.tell("gc", r#"{"grace_secs":0}"#);
     let through = std::path::PathBuf::from(format!("/proc/self/fd/{}", open.as_raw_fd()));
     assert_eq!(fs::read_dir(&through).unwrap().count(), 50);
-    assert!(fs::read(through.join("file7")).unwrap() == noise(3000, 7));
+    assert!(fs::read(through.join("file7")).unwrap() == noise(30_000, 7));
     assert_eq!(mount.says("error"), "");
     assert!(!mount.log().contains("damage"), "{}", mount.log());
+    drop(open);
+    assert_given_back(&mount, 50 * 30_000);
 }
 
 /// Who asks what a checkpoint changed while it is deleted and collected gets the answer, or hears that there is no such one.
