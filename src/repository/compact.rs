@@ -127,7 +127,35 @@ fn stored_range(at: &Location) -> Range<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::overlaps;
+    use super::*;
+    use crate::object::{Author, Content};
+    use crate::repository::{GcRules, InUse};
+    use std::os::unix::fs::FileExt;
+
+    /// An object may be in a pack twice: directories are stored without being looked for. What heals the first must not be given back.
+    #[test]
+    fn another_copy_of_a_damaged_object_is_spared() {
+        let temp = tempfile::tempdir().unwrap();
+        let repository = Repository::create(&temp.path().join("store")).unwrap();
+        let bytes = |seed: u32| -> Vec<u8> {
+            (0..50_000u32).flat_map(|at| (at ^ seed).wrapping_mul(0x9e37_79b9).to_le_bytes()).collect()
+        };
+        let append = |seed: u32| {
+            let id = ObjectId::of(&bytes(seed));
+            (id, repository.packs.append(ObjectKind::Blob, &id, &bytes(seed)).unwrap())
+        };
+        let [(damaged, named), (_, copy), (dead_id, dead)] = [1, 1, 2].map(append);
+        repository.packs.sync().unwrap();
+        repository.history.place_objects(&[(damaged, ObjectKind::Blob, named)]).unwrap();
+        let pack = std::fs::File::options().write(true).open(repository.packs.path_of(named.container)).unwrap();
+        pack.write_all_at(b"rot", named.offset + 1000).unwrap();
+        let rules = GcRules { grace_secs: Some(0), ..GcRules::default() };
+        let author = Author { uid: 0, pid: 0, command: String::new() };
+        let in_use = || InUse { contents: vec![Content::Blob(damaged)] };
+        repository.collect(&rules, &author, &in_use).unwrap();
+        assert!(repository.packs.read(&damaged, &copy).unwrap() == bytes(1));
+        assert!(repository.packs.read(&dead_id, &dead).is_err(), "the rest is given back");
+    }
 
     #[test]
     fn what_touches_something_live_is_spared() {

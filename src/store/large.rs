@@ -236,6 +236,17 @@ mod tests {
         }
     }
 
+    /// A footer may claim as much as the file is long, and a file with holes is as long as one likes.
+    #[test]
+    fn a_damaged_footer_does_not_make_us_allocate_what_it_claims() {
+        const CLAIMED: u64 = 1 << 40;
+        let (_temp, store, _, locations, path) = with_large();
+        let file = File::options().write(true).open(path).unwrap();
+        let footer = [CLAIMED.to_le_bytes(), LIST_MAGIC].concat();
+        file.write_all_at(&footer, CLAIMED).unwrap();
+        assert!(store.scan_large(id_of(&locations[0])).unwrap().records.is_empty());
+    }
+
     #[test]
     fn room_of_what_is_dead_is_given_back() {
         let (_temp, store, pieces, locations, path) = with_large();

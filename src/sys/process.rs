@@ -35,13 +35,18 @@ pub fn set_umask(mask: u32) -> u32 {
     unsafe { libc::umask(mask) }
 }
 
-/// Raises the number of files the process may have open to what the system allows.
-pub fn raise_open_files_limit() -> io::Result<()> {
+fn open_files() -> io::Result<libc::rlimit> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a valid place for the result.
     if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
         return Err(io::Error::last_os_error());
     }
+    Ok(limit)
+}
+
+/// Raises the number of files the process may have open to what the system allows.
+pub fn raise_open_files_limit() -> io::Result<()> {
+    let mut limit = open_files()?;
     limit.rlim_cur = limit.rlim_max;
     // SAFETY: `limit` is valid for the duration of the call.
     if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } != 0 {
@@ -52,11 +57,8 @@ pub fn raise_open_files_limit() -> io::Result<()> {
 
 /// Returns how many files the process may have open.
 pub fn open_files_limit() -> usize {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is a valid place for the result.
-    let known = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } == 0;
-    // What every system allows (limits.h) when it does not say.
-    if known { usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX) } else { 20 }
+    const ALLOWED_EVERYWHERE: usize = 20; // _POSIX_OPEN_MAX, limits.h
+    open_files().map_or(ALLOWED_EVERYWHERE, |limit| usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX))
 }
 
 /// Points the standard streams at /dev/null, so that whoever waits for their end goes on; starts a session of our own.

@@ -112,18 +112,17 @@ impl LiveTree {
 
     fn swap_item(&mut self, parent: Ino, change: &ItemChange, stale: &mut Vec<Stale>) {
         let child = self.inodes.get(parent).and_then(Inode::directory).and_then(|directory| directory.slots.get(&change.name));
-        if let Some(child) = child.and_then(|slot| slot.child()) {
-            if self.keeps(child, change) {
-                if let (Some(TreeItem::Entry(new)), Some(inode)) = (&change.new, self.inodes.get_mut(child)) {
-                    inode.take_attributes(new);
-                }
-                stale.push(Stale::Attributes { ino: child });
-                return;
+        let child = child.and_then(|slot| slot.child());
+        if let Some(child) = child.filter(|child| self.keeps(*child, change)) {
+            if let (Some(TreeItem::Entry(new)), Some(inode)) = (&change.new, self.inodes.get_mut(child)) {
+                inode.take_attributes(new);
             }
-            stale.push(Stale::Name { parent, name: change.name.clone() });
+            stale.push(Stale::Attributes { ino: child });
+            return;
+        }
+        stale.push(Stale::Name { parent, name: change.name.clone() });
+        if let Some(child) = child {
             self.detach_name(parent, &change.name, child, stale);
-        } else {
-            stale.push(Stale::Name { parent, name: change.name.clone() });
         }
     }
 
