@@ -5,39 +5,49 @@ use crate::history::History;
 use crate::object::{Author, ObjectId};
 use crate::sys::{self, Space};
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What a run of gc and a handful of deletions write at most before they free anything.
+/// What a restore, a run of gc and a handful of deletions write at most before they free anything.
 const RESERVE_BYTES: u64 = 4 << 20;
+/// How much of it only gc and deletions may use: a restore that fails may have filled the rest with what it had to save, and
+/// it takes gc to give that back.
+const LAST_BYTES: u64 = 1 << 20;
+/// How much of it is asked for at a time.
+const STEP_BYTES: u64 = 256 << 10;
 /// How many files that takes: a pack, a segment of the journal, and what SQLite writes beside the database.
 const RESERVE_FILES: usize = 6;
 
 /// Room for the index beside the database: enough for a write-ahead log of a hundred megabytes.
 const INDEX_BYTES: u64 = 256 << 10;
 
-/// Files that hold nothing but room: bytes in the first, and each an inode.
+/// Files that hold nothing but room: bytes in the first two, and each an inode.
 #[derive(Debug)]
 pub(super) struct Reserve {
     path: PathBuf,
+    /// All of it is there.
+    whole: Mutex<bool>,
 }
 
 impl Reserve {
     /// Names the reserve of the store at `store`.
     pub fn at(store: &Path) -> Self {
-        Self { path: store.join("reserve") }
+        Self { path: store.join("reserve"), whole: Mutex::new(false) }
     }
 
     /// Takes the room, as far as there is any.
     pub fn refill(&self) {
-        let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(&self.path);
-        if let Err(err) = file.and_then(|file| sys::reserve(&file, 0, RESERVE_BYTES)) {
-            tracing::warn!(%err, "no room can be kept in reserve");
-            let _ = std::fs::remove_file(&self.path); // Half a reserve helps nobody.
+        let mut whole = self.whole();
+        if *whole {
+            return;
         }
-        for path in self.further() {
-            if File::options().write(true).create(true).truncate(false).mode(0o600).open(path).is_err() {
-                break; // Each file that there is room for helps.
+        *whole = true;
+        for (path, bytes) in self.parts() {
+            if let Err(err) = fill(&path, bytes) {
+                tracing::warn!(?path, %err, "not all of the room for a full disk can be kept in reserve");
+                *whole = false; // What there is helps.
             }
         }
     }
@@ -54,14 +64,36 @@ impl Reserve {
     }
 
     fn release(&self) {
-        for path in self.further().chain([self.path.clone()]) {
-            let _ = std::fs::remove_file(path);
-        }
+        self.remove(self.parts());
     }
 
-    fn further(&self) -> impl Iterator<Item = PathBuf> {
-        (1..RESERVE_FILES).map(|number| self.path.with_extension(number.to_string()))
+    /// Gives up the room except for the last of it.
+    fn release_most(&self) {
+        self.remove(self.parts().skip(1));
     }
+
+    fn remove(&self, parts: impl Iterator<Item = (PathBuf, u64)>) {
+        let mut whole = self.whole();
+        *whole = false;
+        parts.for_each(|(path, _)| drop(std::fs::remove_file(path)));
+    }
+
+    fn whole(&self) -> MutexGuard<'_, bool> {
+        self.whole.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the files and how many bytes each holds; the first one is what [`LAST_BYTES`] says.
+    fn parts(&self) -> impl Iterator<Item = (PathBuf, u64)> {
+        let numbered = |number: usize| self.path.with_extension(number.to_string());
+        let further = (2..RESERVE_FILES).map(move |number| (numbered(number), 0));
+        [(numbered(1), LAST_BYTES), (self.path.clone(), RESERVE_BYTES - LAST_BYTES)].into_iter().chain(further)
+    }
+}
+
+/// Makes a file have `bytes` of room, or as many as there are.
+fn fill(path: &Path, bytes: u64) -> io::Result<()> {
+    let file = File::options().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    (0..bytes).step_by(STEP_BYTES as usize).try_for_each(|at| sys::reserve(&file, at, STEP_BYTES))
 }
 
 /// Gives the index that SQLite maps beside the database all of its room, so that no write through the mapping meets a full
@@ -75,16 +107,26 @@ pub(super) fn fill_index(history: &History) {
 impl Repository {
     /// Runs what frees space; on a full disk a second time, with the room that was kept for it.
     pub(super) fn with_reserve<T>(&self, work: impl Fn() -> Result<T, RepositoryError>) -> Result<T, RepositoryError> {
-        let done = work();
-        if done.as_ref().is_err_and(RepositoryError::is_full) { self.on_reserve(work) } else { done }
+        let mut done = work();
+        if done.as_ref().is_err_and(RepositoryError::is_full) {
+            self.reserve.release();
+            done = work();
+        }
+        self.keep_reserve();
+        done
     }
 
-    /// Runs something with the room that was kept for a full disk, and keeps room again.
+    /// Runs something with room that was kept for a full disk, and keeps room again. Enough is left for gc if it fails.
     pub fn on_reserve<T>(&self, work: impl FnOnce() -> T) -> T {
-        self.reserve.release();
+        self.reserve.release_most();
         let done = work();
         self.reserve.refill();
         done
+    }
+
+    /// Takes the room for a full disk again, if it was given up and there is some.
+    pub fn keep_reserve(&self) {
+        self.reserve.refill();
     }
 
     /// Deletes a checkpoint; gc takes what it alone held.

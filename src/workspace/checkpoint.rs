@@ -116,6 +116,7 @@ impl Workspace {
                 let recorded = begun.elapsed();
                 self.note_standing(&mut self.live(), &head.branch, Some(checkpoint.id), root, segment);
                 self.settle(pending);
+                self.repository.keep_reserve();
                 tracing::debug!(?sealed, ?compared, ?recorded, settled = ?begun.elapsed(), "checkpoint");
                 head.commit = Some(checkpoint.id);
                 head.commit_root = Some(root);

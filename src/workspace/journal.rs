@@ -84,7 +84,7 @@ impl Journal {
         Ok(Self { dir, segment, file, offset, reserved: 0, zeroed: offset, previous_end, sync, scratch, off: false })
     }
 
-    /// Takes the room that is kept for what frees space now, and not with the first record: the disk may be full by then.
+    /// Takes the room that is kept for what frees space now, as far as there is any: with the first record the disk may be full.
     pub fn reserve_early(&mut self) {
         let _ = self.reserve(0); // On a full disk it fails again when something is to be written.
     }
@@ -167,22 +167,39 @@ impl Journal {
 
     /// Starts the next segment and returns its number: replaying from there skips all that was appended so far.
     pub fn rotate(&mut self) -> io::Result<u64> {
-        let file = create_segment(&self.dir, self.segment + 1, self.offset)?;
+        let file = match create_segment(&self.dir, self.segment + 1, self.offset) {
+            Err(err) if err.kind() == io::ErrorKind::StorageFull => {
+                self.trim(self.segment, self.offset);
+                (self.reserved, self.zeroed) = (0, self.offset);
+                let file = create_segment(&self.dir, self.segment + 1, self.offset);
+                file.inspect_err(|_| self.reserve_early())?
+            }
+            file => file?,
+        };
         self.segment += 1;
         self.previous_end = self.offset;
         self.sync.add(self.segment, file.clone());
         self.file = file;
         self.offset = HEADER_BYTES as u64;
         (self.reserved, self.zeroed) = (0, self.offset);
+        if self.reserve(0).is_err() {
+            self.trim_previous();
+        }
         Ok(self.segment)
     }
 
     /// Gives back the room that the segment before this one had taken and will not use: it stays, but nothing is appended to it.
-    pub fn trim_previous(&self) {
-        if self.previous_end > 0
-            && let Ok(file) = OpenOptions::new().write(true).open(segment_path(&self.dir, self.segment - 1))
-        {
-            let _ = file.set_len(self.previous_end); // It would be room on a full disk, nothing more.
+    /// This one takes its own there, if it found none before.
+    pub fn trim_previous(&mut self) {
+        if self.previous_end > 0 {
+            self.trim(self.segment - 1, self.previous_end);
+        }
+        self.reserve_early();
+    }
+
+    fn trim(&self, segment: u64, end: u64) {
+        if let Ok(file) = OpenOptions::new().write(true).open(segment_path(&self.dir, segment)) {
+            let _ = file.set_len(end); // It would be room on a full disk, nothing more.
         }
     }
 

@@ -101,7 +101,14 @@ impl Workspace {
     /// Does something that must work on a full disk too: a second time, with the room that is kept for that.
     fn with_reserve<T>(&self, work: impl Fn() -> Result<T, WorkspaceError>) -> Result<T, WorkspaceError> {
         let done = work();
-        if done.as_ref().is_err_and(WorkspaceError::is_full) { self.repository.on_reserve(work) } else { done }
+        if !done.as_ref().is_err_and(WorkspaceError::is_full) {
+            self.repository.keep_reserve();
+            return done;
+        }
+        self.repository.on_reserve(|| {
+            self.live().journal.reserve_early(); // Before the work takes that room too: names must be removable if it fails.
+            work()
+        })
     }
 
     fn undo_once(&self, author: &Author) -> Result<Restored, WorkspaceError> {

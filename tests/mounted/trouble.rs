@@ -287,6 +287,36 @@ fn a_refused_write_leaves_the_room_that_is_kept_for_removing() {
     assert!(kept >= 400 << 10, "{kept} bytes are kept behind the {written} of the journal");
 }
 
+/// Found by `scripts/campaigns/full`, seed 3041036189: a restore filled the disk with what it had to save, its journal segments kept no
+/// room, and a file could not be shortened.
+#[test]
+fn a_restore_that_found_no_room_leaves_what_removing_takes() {
+    if !is_root() {
+        return; // Small disks take root.
+    }
+    let mount = SmallDisk::new("size=24m");
+    let base = mount.checkpoint("base");
+    let names: Vec<String> = (0..600).map(|at| format!("a-name-that-takes-some-room-{at}")).collect();
+    names.iter().for_each(|name| mount.write(name, "1"));
+    let filled = (0..400).map_while(|at| fs::write(mount.path(format!("filler{at}")), noise(100_000, at)).ok()).count();
+    let mut rest = File::create(mount.path("rest")).unwrap();
+    while rest.write_all(&noise(4096, 2)).is_ok() {}
+    for _ in 0..3 {
+        assert_eq!(mount.refusal("restore", &base), libc::ENOSPC, "{}", mount.says("error"));
+    }
+    drop(rest);
+    let fillers = (0..=filled).map(|at| format!("filler{at}"));
+    for name in fillers.chain(["rest".to_owned()]).chain(names) {
+        let name = name.as_str();
+        let file = File::options().write(true).open(mount.path(name)).unwrap();
+        file.set_len(0).unwrap_or_else(|err| panic!("{name} cannot be shortened: {err}"));
+        fs::remove_file(mount.path(name)).unwrap_or_else(|err| panic!("{name} cannot be removed: {err}"));
+    }
+    mount.tell("restore", &base);
+    mount.tell("gc", r#"{"grace_secs":0}"#);
+    mount.write("filler", noise(12 << 20, 3));
+}
+
 #[test]
 fn a_store_without_inodes_left_is_said_too() {
     if !is_root() {
