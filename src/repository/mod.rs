@@ -38,6 +38,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 pub use put_content::{ByteSource, Run};
 pub use rebuild::FoundBranch;
 pub use repair::{Repaired, repair};
+pub use reserve::Share;
 pub use side_by_side::side_by_side;
 pub use verify::{Check, Finding, Holder, Place, Verified};
 

@@ -12,8 +12,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What a restore, a run of gc and a handful of deletions write at most before they free anything.
 const RESERVE_BYTES: u64 = 4 << 20;
-/// How much of it only gc and deletions may use: a restore that fails may have filled the rest with what it had to save, and
-/// it takes gc to give that back.
+/// How much of it is only for gc, deletions, and movements of branches with next to nothing to save: one that fails may have filled
+/// the rest with what it had to save, and it takes gc to give that back.
 const LAST_BYTES: u64 = 1 << 20;
 /// How much of it is asked for at a time.
 const STEP_BYTES: u64 = 256 << 10;
@@ -22,6 +22,15 @@ const RESERVE_FILES: usize = 6;
 
 /// Room for the index beside the database: enough for a write-ahead log of a hundred megabytes.
 const INDEX_BYTES: u64 = 256 << 10;
+
+/// How much of the room for a full disk something may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// So much that gc can work after a failure.
+    Most,
+    /// All of it.
+    All,
+}
 
 /// Files that hold nothing but room: bytes in the first two, and each an inode.
 #[derive(Debug)]
@@ -59,23 +68,15 @@ impl Reserve {
     pub fn release_if_needed(&self, space: &Space) {
         let free_bytes = space.blocks_available * u64::from(space.block_bytes);
         if free_bytes < RESERVE_BYTES || space.files_free < RESERVE_FILES as u64 {
-            self.release();
+            self.release(Share::All);
         }
     }
 
-    fn release(&self) {
-        self.remove(self.parts());
-    }
-
-    /// Gives up the room except for the last of it.
-    fn release_most(&self) {
-        self.remove(self.parts().skip(1));
-    }
-
-    fn remove(&self, parts: impl Iterator<Item = (PathBuf, u64)>) {
+    fn release(&self, share: Share) {
         let mut whole = self.whole();
         *whole = false;
-        parts.for_each(|(path, _)| drop(std::fs::remove_file(path)));
+        let kept = usize::from(share == Share::Most);
+        self.parts().skip(kept).for_each(|(path, _)| drop(std::fs::remove_file(path)));
     }
 
     fn whole(&self) -> MutexGuard<'_, bool> {
@@ -107,20 +108,19 @@ pub(super) fn fill_index(history: &History) {
 impl Repository {
     /// Runs what frees space; on a full disk a second time, with the room that was kept for it.
     pub(super) fn with_reserve<T>(&self, work: impl Fn() -> Result<T, RepositoryError>) -> Result<T, RepositoryError> {
-        let mut done = work();
+        let done = work();
         if done.as_ref().is_err_and(RepositoryError::is_full) {
-            self.reserve.release();
-            done = work();
+            return self.on_reserve(Share::All, work);
         }
         self.keep_reserve();
         done
     }
 
-    /// Runs something with room that was kept for a full disk, and keeps room again. Enough is left for gc if it fails.
-    pub fn on_reserve<T>(&self, work: impl FnOnce() -> T) -> T {
-        self.reserve.release_most();
+    /// Runs something with room that was kept for a full disk, and keeps room again.
+    pub fn on_reserve<T>(&self, share: Share, work: impl FnOnce() -> T) -> T {
+        self.reserve.release(share);
         let done = work();
-        self.reserve.refill();
+        self.keep_reserve();
         done
     }
 

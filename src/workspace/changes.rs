@@ -63,6 +63,8 @@ pub struct Live {
     pub closed: bool,
     /// Bytes of small dirty files taken into memory since the last cut.
     pub dirty_bytes: u64,
+    /// What the last cut left to write, about ([`super::cut::Cut::bytes_to_save`]).
+    pub cut_bytes: u64,
     /// How often files are open, where opens are told.
     pub opens: HashMap<Ino, Opens>,
     /// Files that the kernel had still when they were closed.

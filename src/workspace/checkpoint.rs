@@ -239,16 +239,19 @@ impl Workspace {
 /// Takes what changed out of the live tree and starts the next journal segment.
 fn cut_live(live: &mut Live) -> Result<Option<Taken>, WorkspaceError> {
     live.rest_all();
+    live.cut_bytes = 0;
     if !live.is_dirty() {
         return Ok(None);
     }
     if live.poisoned {
         return Err(WorkspaceError::ReadOnly);
     }
+    live.cut_bytes = u64::MAX; // Until it is known.
     let segment = live.journal.rotate().map_err(WorkspaceError::io("journal"))?;
     live.name_held()?;
     let cut = live.tree.cut()?;
     live.dirty_bytes = 0;
+    live.cut_bytes = cut.bytes_to_save();
     Ok(Some(Taken { cut, segment, released: live.staging.take_released(), time: Timestamp::now() }))
 }
 

@@ -11,6 +11,11 @@ use crate::object::{Content, Entry, Name, ObjectId};
 /// Most bytes of plain files that are copied at a cut, while changes wait.
 const COPIES_BYTES_MAX: u64 = 16 << 20;
 
+/// What a description takes in a sealed directory, about.
+const ENTRY_BYTES: u64 = 128;
+/// What the nodes of a directory take besides, with those that are written again for their neighbours, about.
+const DIRECTORY_BYTES: u64 = 8 << 10;
+
 /// Everything that changed up to an instant, taken out of the live tree in memory.
 #[derive(Debug)]
 pub struct Cut {
@@ -24,6 +29,15 @@ pub struct Cut {
     pub links_base: Option<ObjectId>,
     /// What changed in them; `None` for a file that lost its last name.
     pub links: Vec<(u64, Option<EntryCut>)>,
+}
+
+impl Cut {
+    /// Returns about how many bytes a seal of this writes at most, but for large files, which count as if they were copied.
+    pub fn bytes_to_save(&self) -> u64 {
+        let contents: u64 = self.files.iter().map(|file| file.body.data_bytes()).sum();
+        let names: usize = self.directories.iter().map(|directory| directory.edits.len()).sum();
+        contents + (names + self.links.len()) as u64 * ENTRY_BYTES + self.directories.len() as u64 * DIRECTORY_BYTES
+    }
 }
 
 /// One changed directory.

@@ -6,7 +6,11 @@ use super::movement::{Cause, Destination, Leg, Target, move_all};
 use super::swap::Stale;
 use super::{Head, HeadGuard, Workspace};
 use crate::object::{Author, Name, ObjectId, Timestamp};
+use crate::repository::Share;
 use crate::tree::{self, NodeSource, PathChange};
+
+/// Up to here what has to be saved may use the last of the room that is kept for a full disk.
+const LITTLE_BYTES: u64 = 256 << 10;
 
 /// What a restore or an undo did, or would do.
 #[derive(Debug)]
@@ -98,17 +102,21 @@ impl Workspace {
         self.with_reserve(|| self.undo_once(author))
     }
 
-    /// Does something that must work on a full disk too: a second time, with the room that is kept for that.
+    /// Does something that must work on a full disk too: once more with most of the room that is kept for that, and with all of it
+    /// where hardly anything has to be saved.
     fn with_reserve<T>(&self, work: impl Fn() -> Result<T, WorkspaceError>) -> Result<T, WorkspaceError> {
-        let done = work();
-        if !done.as_ref().is_err_and(WorkspaceError::is_full) {
-            self.repository.keep_reserve();
-            return done;
+        let mut done = work();
+        for share in [Share::Most, Share::All] {
+            if !done.as_ref().is_err_and(WorkspaceError::is_full) || share == Share::All && self.live().cut_bytes > LITTLE_BYTES {
+                break;
+            }
+            done = self.repository.on_reserve(share, || {
+                self.live().journal.reserve_early(); // Before the work takes that room too: names must be removable if it fails.
+                work()
+            });
         }
-        self.repository.on_reserve(|| {
-            self.live().journal.reserve_early(); // Before the work takes that room too: names must be removable if it fails.
-            work()
-        })
+        self.repository.keep_reserve();
+        done
     }
 
     fn undo_once(&self, author: &Author) -> Result<Restored, WorkspaceError> {
