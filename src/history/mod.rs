@@ -79,7 +79,9 @@ impl History {
     fn with_writer(path: &Path, writer: Connection) -> Result<Self, HistoryError> {
         schema::configure(&writer)?;
         let index = open_index(path);
-        let (reader, scanner) = (Mutex::new(reading(path)?), Mutex::new(reading(path)?));
+        let (reader, scanner) = (reading(path)?, reading(path)?);
+        schema::keep_little(&scanner)?;
+        let (reader, scanner) = (Mutex::new(reader), Mutex::new(scanner));
         let checkpointer = Checkpointer::start(path)?;
         let (writer, unsettled) = (Mutex::new(writer), AtomicBool::new(false));
         let (mirror, path) = (Mirror::open(path), path.to_owned());

@@ -210,10 +210,10 @@ impl History {
             ("links", "SELECT count(*) FROM checkpoint_file_links"),
             ("events", "SELECT count(*) FROM outbox"),
         ];
-        let reader = self.reader();
+        let scanner = self.scanner(); // Each reads a whole table.
         let mut counters = Vec::new();
         for (name, sql) in COUNTS {
-            counters.push((name, reader.prepare_cached(sql)?.query_row([], |row| row.get(0))?));
+            counters.push((name, scanner.prepare_cached(sql)?.query_row([], |row| row.get(0))?));
         }
         Ok(counters)
     }

@@ -10,6 +10,8 @@ const SCHEMA_VERSION: i64 = 3;
 /// Pages in the WAL before a writer moves them into the database itself: the checkpointer is behind.
 const WAL_PAGES_MAX: i64 = 16_000;
 const CACHE_KIB: i64 = 8 << 10;
+/// What a connection keeps that reads whole tables, each page once.
+const SCANNER_CACHE_KIB: i64 = 512;
 const STATEMENTS_CACHED: usize = 64;
 
 const TABLES: &str = "
@@ -109,4 +111,9 @@ pub fn configure(connection: &Connection) -> Result<(), HistoryError> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
     Ok(())
+}
+
+/// Makes a connection keep few pages in memory.
+pub fn keep_little(connection: &Connection) -> Result<(), HistoryError> {
+    Ok(connection.pragma_update(None, "cache_size", -SCANNER_CACHE_KIB)?)
 }

@@ -6,6 +6,7 @@
 
 mod check;
 pub mod chunk;
+mod compression;
 mod dir;
 mod error;
 mod large;

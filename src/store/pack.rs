@@ -1,8 +1,8 @@
 //! The byte format of a pack: a header, then records, each an object's stored bytes behind a header of their own.
 
 use super::StoreError;
+use super::compression::{compressed, decompressed, may_hold};
 use crate::object::{Encoding, ObjectId, ObjectKind};
-use std::cell::RefCell;
 
 /// First bytes of every pack; the last is the version.
 pub const PACK_MAGIC: [u8; 8] = *b"mmtpack\x01";
@@ -11,9 +11,6 @@ pub const RECORD_HEADER_BYTES: usize = 60;
 const RECORD_MAGIC: [u8; 2] = *b"Ob";
 /// Objects below this size are not worth compressing.
 const COMPRESS_BYTES_MIN: usize = 128;
-const COMPRESS_LEVEL: i32 = 1;
-/// A block of zstd holds at most 128 KiB and takes four bytes at least (RFC 8878, section 3.1.1.2).
-const COMPRESS_RATIO_MAX: u64 = (128 << 10) / 4;
 
 /// Returns the length of a pack that holds `objects` objects of `stored_bytes` bytes together, and nothing else.
 pub fn size_of_pack(objects: u64, stored_bytes: u64) -> u64 {
@@ -84,37 +81,12 @@ pub fn reread_record(record: &[u8]) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
 /// Returns the bytes to store for an object, compressed when that saves a sixteenth or more.
 pub fn stored_form(bytes: &[u8]) -> (Encoding, std::borrow::Cow<'_, [u8]>) {
     if bytes.len() >= COMPRESS_BYTES_MIN
-        && let Some(compressed) = compressed(bytes)
+        && let Ok(compressed) = compressed(bytes)
         && compressed.len() + bytes.len() / 16 < bytes.len()
     {
         return (Encoding::Zstd, compressed.into());
     }
     (Encoding::Raw, bytes.into())
-}
-
-// Making a context costs more than compressing a small object with it.
-thread_local! {
-    static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> =
-        RefCell::new(zstd::bulk::Compressor::new(COMPRESS_LEVEL).ok());
-    static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = RefCell::new(zstd::bulk::Decompressor::new().ok());
-}
-
-fn compressed(bytes: &[u8]) -> Option<Vec<u8>> {
-    COMPRESSOR.with_borrow_mut(|compressor| compressor.as_mut()?.compress(bytes).ok())
-}
-
-fn decompressed(stored: &[u8], size_bytes: usize) -> std::io::Result<Vec<u8>> {
-    DECOMPRESSOR.with_borrow_mut(|decompressor| match decompressor {
-        Some(decompressor) => decompressor.decompress(stored, size_bytes),
-        None => zstd::bulk::decompress(stored, size_bytes),
-    })
-}
-
-/// Says whether compressed bytes claim `size_bytes` themselves, and do not claim more than compression can do: asked before
-/// room is made for them.
-fn may_hold(stored: &[u8], size_bytes: u64) -> bool {
-    let claimed = zstd::zstd_safe::get_frame_content_size(stored).ok().flatten();
-    claimed == Some(size_bytes) && size_bytes / COMPRESS_RATIO_MAX <= stored.len() as u64
 }
 
 /// Undoes [`stored_form`]. `size_bytes` bounds what a hostile record can make us allocate.

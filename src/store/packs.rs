@@ -1,5 +1,6 @@
 //! All packs and large objects of a store: appending, reading, listing, removing.
 
+use super::compression;
 use super::pack::{RECORD_HEADER_BYTES, RecordHeader, original_form, stored_form};
 use super::writer::{PackWriter, pack_path};
 use super::{StoreDir, StoreError};
@@ -99,9 +100,10 @@ impl PackStore {
         Ok(file)
     }
 
-    /// Closes the files that are open only because they may be read again.
+    /// Closes the files that are open only because they may be read again, and lets go of what compressing has kept.
     pub fn rest(&self) {
         self.files.clear();
+        compression::rest();
     }
 
     /// Lists every file that holds objects.
