@@ -100,9 +100,10 @@ impl PackStore {
         Ok(file)
     }
 
-    /// Closes the files that are open only because they may be read again, and lets go of what compressing has kept.
+    /// Closes the files that are open only because they may be read again, and lets go of what appending has kept in memory.
     pub fn rest(&self) {
         self.files.clear();
+        self.writer.rest();
         compression::rest();
     }
 

@@ -137,6 +137,11 @@ impl PackWriter {
         Ok(())
     }
 
+    /// Lets go of room in memory that records had taken.
+    pub fn rest(&self) {
+        self.state().buffer.shrink_to_fit();
+    }
+
     /// Closes the pack being appended to; the next record begins another.
     pub fn rotate(&self) -> Result<(), StoreError> {
         let mut state = self.state();
