@@ -20,6 +20,8 @@ use std::sync::Arc;
 const RESERVE_BYTES: u64 = 512 << 10;
 /// More than any record without data, names and attributes takes.
 const PLAIN_RECORD_BYTES_MAX: u64 = 256;
+/// With less than this on the disk a new segment takes its room when it begins.
+const SHORT_BYTES: u64 = 64 << 20;
 /// Room asked for at a time.
 const RESERVE_STEP_BYTES: u64 = 512 << 10;
 
@@ -165,6 +167,11 @@ impl Journal {
         Ok(())
     }
 
+    /// Says whether the room that is kept may be gone by the first record. With plenty of it a branch that is only looked at takes none.
+    fn is_room_short(&self) -> bool {
+        sys::space_at(&self.file).is_ok_and(|space| space.blocks_available * u64::from(space.block_bytes) < SHORT_BYTES)
+    }
+
     /// Starts the next segment and returns its number: replaying from there skips all that was appended so far.
     pub fn rotate(&mut self) -> io::Result<u64> {
         let file = match create_segment(&self.dir, self.segment + 1, self.offset) {
@@ -182,7 +189,7 @@ impl Journal {
         self.file = file;
         self.offset = HEADER_BYTES as u64;
         (self.reserved, self.zeroed) = (0, self.offset);
-        if self.reserve(0).is_err() {
+        if self.is_room_short() && self.reserve(0).is_err() {
             self.trim_previous();
         }
         Ok(self.segment)
