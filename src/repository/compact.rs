@@ -41,7 +41,7 @@ impl Repository {
                 continue; // Something in it waits for its transaction.
             }
             let (live, space) = (live_bytes(container), self.space()?);
-            if live > 0 && live + ROOM_LEFT_BYTES > space.blocks_available * u64::from(space.block_bytes) {
+            if live > 0 && live + ROOM_LEFT_BYTES > space.bytes_available() {
                 self.punch(container.container, false)?;
                 continue;
             }

@@ -66,8 +66,7 @@ impl Reserve {
     /// SQLite makes two files beside the database and writes into one of them through a mapping: without room it cannot be
     /// opened, or the process dies of SIGBUS.
     pub fn release_if_needed(&self, space: &Space) {
-        let free_bytes = space.blocks_available * u64::from(space.block_bytes);
-        if free_bytes < RESERVE_BYTES || space.files_free < RESERVE_FILES as u64 {
+        if space.bytes_available() < RESERVE_BYTES || space.files_free < RESERVE_FILES as u64 {
             self.release(Share::All);
         }
     }
@@ -108,20 +107,18 @@ pub(super) fn fill_index(history: &History) {
 impl Repository {
     /// Runs what frees space; on a full disk a second time, with the room that was kept for it.
     pub(super) fn with_reserve<T>(&self, work: impl Fn() -> Result<T, RepositoryError>) -> Result<T, RepositoryError> {
-        let done = work();
+        let mut done = work();
         if done.as_ref().is_err_and(RepositoryError::is_full) {
-            return self.on_reserve(Share::All, work);
+            self.release_reserve(Share::All);
+            done = work();
         }
         self.keep_reserve();
         done
     }
 
-    /// Runs something with room that was kept for a full disk, and keeps room again.
-    pub fn on_reserve<T>(&self, share: Share, work: impl FnOnce() -> T) -> T {
+    /// Gives up room that was kept for a full disk, until [`Self::keep_reserve`].
+    pub fn release_reserve(&self, share: Share) {
         self.reserve.release(share);
-        let done = work();
-        self.keep_reserve();
-        done
     }
 
     /// Takes the room for a full disk again, if it was given up and there is some.

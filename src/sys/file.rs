@@ -103,6 +103,13 @@ pub struct Space {
     pub files_free: u64,
 }
 
+impl Space {
+    /// Returns how many bytes users who are not root may still take.
+    pub fn bytes_available(&self) -> u64 {
+        self.blocks_available.saturating_mul(u64::from(self.block_bytes))
+    }
+}
+
 /// Returns the room on the file system that holds an open file (fstatvfs(3)).
 pub fn space_at(file: &File) -> io::Result<Space> {
     // SAFETY: all fields of `statvfs` are integers, for which zero is a valid value.

@@ -63,8 +63,8 @@ pub struct Live {
     pub closed: bool,
     /// Bytes of small dirty files taken into memory since the last cut.
     pub dirty_bytes: u64,
-    /// What the last cut left to write, about ([`super::cut::Cut::bytes_to_save`]).
-    pub cut_bytes: u64,
+    /// What the last seal had to save and could not, about; `u64::MAX` while nobody knows.
+    pub unsaved_bytes: u64,
     /// How often files are open, where opens are told.
     pub opens: HashMap<Ino, Opens>,
     /// Files that the kernel had still when they were closed.
@@ -456,7 +456,7 @@ impl Live {
         let holes: u64 = holes.map(|piece| piece.range.end - piece.range.start).sum();
         let needed = holes + range.end.saturating_sub(body.size_bytes().max(range.start));
         let space = self.tree.repository.space()?;
-        if needed > space.blocks_available.saturating_mul(u64::from(space.block_bytes)) {
+        if needed > space.bytes_available() {
             let full = io::Error::from_raw_os_error(libc::ENOSPC);
             return Err(WorkspaceError::io("room for a range")(full));
         }

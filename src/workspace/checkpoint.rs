@@ -188,7 +188,9 @@ impl Workspace {
     }
 
     fn give_back(&self, taken: Taken) {
+        let unsaved_bytes = taken.cut.bytes_to_save();
         let mut live = self.live();
+        live.unsaved_bytes = unsaved_bytes;
         live.tree.abandon_cut();
         live.journal.trim_previous();
         live.staging.release(taken.released);
@@ -239,19 +241,19 @@ impl Workspace {
 /// Takes what changed out of the live tree and starts the next journal segment.
 fn cut_live(live: &mut Live) -> Result<Option<Taken>, WorkspaceError> {
     live.rest_all();
-    live.cut_bytes = 0;
+    live.unsaved_bytes = 0;
     if !live.is_dirty() {
         return Ok(None);
     }
     if live.poisoned {
         return Err(WorkspaceError::ReadOnly);
     }
-    live.cut_bytes = u64::MAX; // Until it is known.
+    live.unsaved_bytes = u64::MAX;
     let segment = live.journal.rotate().map_err(WorkspaceError::io("journal"))?;
     live.name_held()?;
     let cut = live.tree.cut()?;
     live.dirty_bytes = 0;
-    live.cut_bytes = cut.bytes_to_save();
+    live.unsaved_bytes = 0; // Unless the seal fails.
     Ok(Some(Taken { cut, segment, released: live.staging.take_released(), time: Timestamp::now() }))
 }
 

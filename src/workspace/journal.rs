@@ -169,7 +169,7 @@ impl Journal {
 
     /// Says whether the room that is kept may be gone by the first record. With plenty of it a branch that is only looked at takes none.
     fn is_room_short(&self) -> bool {
-        sys::space_at(&self.file).is_ok_and(|space| space.blocks_available * u64::from(space.block_bytes) < SHORT_BYTES)
+        sys::space_at(&self.file).is_ok_and(|space| space.bytes_available() < SHORT_BYTES)
     }
 
     /// Starts the next segment and returns its number: replaying from there skips all that was appended so far.

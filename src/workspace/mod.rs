@@ -139,7 +139,7 @@ impl Workspace {
             poisoned: false,
             closed: false,
             dirty_bytes: 0,
-            cut_bytes: 0,
+            unsaved_bytes: 0,
             opens: HashMap::new(),
             closed_and_held: Vec::new(),
         };

@@ -107,13 +107,14 @@ impl Workspace {
     fn with_reserve<T>(&self, work: impl Fn() -> Result<T, WorkspaceError>) -> Result<T, WorkspaceError> {
         let mut done = work();
         for share in [Share::Most, Share::All] {
-            if !done.as_ref().is_err_and(WorkspaceError::is_full) || share == Share::All && self.live().cut_bytes > LITTLE_BYTES {
+            if !done.as_ref().is_err_and(WorkspaceError::is_full)
+                || share == Share::All && self.live().unsaved_bytes > LITTLE_BYTES
+            {
                 break;
             }
-            done = self.repository.on_reserve(share, || {
-                self.live().journal.reserve_early(); // Before the work takes that room too: names must be removable if it fails.
-                work()
-            });
+            self.repository.release_reserve(share);
+            self.live().journal.reserve_early(); // Before the work takes that room too: names must be removable if it fails.
+            done = work();
         }
         self.repository.keep_reserve();
         done
