@@ -8,7 +8,7 @@ use super::plain::Stamp;
 use super::share::Shared;
 use crate::object::{Content, Entry, Name, ObjectId};
 
-/// Most bytes of plain files that are copied at a cut, while changes wait.
+/// Most bytes of plain files that are read at a cut, while changes wait.
 const COPIES_BYTES_MAX: u64 = 16 << 20;
 
 /// What a description takes in a sealed directory, about.
@@ -82,7 +82,7 @@ pub struct FileCut {
     pub ino: Ino,
     /// Its bytes at the cut; later writes do not change them, but in a plain file.
     pub body: FileBody,
-    /// What a small plain file held at the cut.
+    /// What a plain file held at the cut, unless there was no room for it or its writers never paused.
     pub copy: Option<FileBody>,
 }
 
@@ -115,7 +115,7 @@ impl SealedFile {
 /// Files that were cut so far.
 struct FileCuts {
     cuts: Vec<FileCut>,
-    /// How many bytes of plain files may still be copied.
+    /// How many bytes of plain files may still be read.
     copy_room: u64,
 }
 
@@ -202,8 +202,7 @@ impl LiveTree {
             }
             let mut copy = None;
             if let FileBody::Plain(plain) = body {
-                copy = plain.copy(files.copy_room);
-                files.copy_room -= copy.as_ref().map_or(0, FileBody::size_bytes);
+                copy = plain.copy(&mut files.copy_room);
                 inode.mtime = plain.seen.mtime;
                 inode.ctime = inode.ctime.max(plain.seen.ctime);
             }

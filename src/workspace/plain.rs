@@ -67,22 +67,19 @@ pub struct Plain {
 }
 
 impl Plain {
-    /// Reads the whole file when it is small and there is `room`, as it is at one instant, and notes how it looked then. What is written without pause
-    /// has no such instant.
-    pub fn copy(&mut self, room: u64) -> Option<FileBody> {
-        const COPY_BYTES_MAX: u64 = 2 << 20;
+    /// Reads the whole file when there is `room` for it, as it is at one instant, and takes that room. What is written without pause has no such
+    /// instant. How the file looked at the last try is noted in any case.
+    pub fn copy(&mut self, room: &mut u64) -> Option<FileBody> {
         const TRIES: usize = 3;
         for _ in 0..TRIES {
             let stamp = self.file.stamp().ok()?;
-            if stamp.size_bytes > COPY_BYTES_MAX.min(room) {
-                return None;
-            }
+            self.seen = stamp;
+            *room = room.checked_sub(stamp.size_bytes)?;
             let mut bytes = vec![0; stamp.size_bytes as usize];
             self.file.read_at(0, &mut bytes).ok()?;
             let sparse = stamp.data_bytes < stamp.size_bytes;
             let data = if sparse { Some(self.file.data_ranges(stamp.size_bytes).ok()?) } else { None };
             if self.file.stamp().ok()?.is_as(&stamp) {
-                self.seen = stamp;
                 let whole = FileBody::Small(Arc::new(bytes));
                 return Some(match data {
                     Some(data) => with_holes(&whole, &data),
@@ -278,7 +275,8 @@ mod tests {
         kernel.set_len(1 << 20).unwrap();
         kernel.write_all_at(&[7; 4096], 8192).unwrap();
         let mut plain = Plain { seen: file.stamp().unwrap(), file, sealed: None };
-        let copy = plain.copy(2 << 20).unwrap();
+        let mut room = 2 << 20;
+        let copy = plain.copy(&mut room).unwrap();
         kernel.write_all_at(&[8; 4096], 8192).unwrap();
         let mut data = Vec::new();
         for piece in copy.pieces(0..copy.size_bytes()) {
@@ -288,6 +286,7 @@ mod tests {
             }
         }
         assert_eq!((copy.size_bytes(), data), (1 << 20, vec![(8192..12_288, 7)]));
-        assert!(plain.copy(1000).is_none(), "there is no room");
+        assert_eq!(room, 1 << 20, "its room is taken");
+        assert!(plain.copy(&mut 1000).is_none(), "there is no room");
     }
 }

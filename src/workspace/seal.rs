@@ -3,7 +3,7 @@
 use super::cut::{Cut, DirectoryCut, Edit, EntryCut, FileCut, SealedFile};
 use super::error::WorkspaceError;
 use super::file::{FileBody, Source};
-use super::plain::Plain;
+use super::plain::{Plain, Stamp};
 use super::reading;
 use super::staging::StagingFile;
 use crate::object::{Content, Entry, Extent, Name, Node, ObjectId, ObjectKind, Root, TreeItem};
@@ -104,21 +104,26 @@ fn seal_copy(repository: &Repository, plain: &Plain, copy: &FileBody) -> Result<
     Ok(SealedFile { content, size_bytes, data_bytes, stamp: Some(stamp) })
 }
 
-/// Stores the bytes of a file that others may be writing. When it changed meanwhile it is read again, but not for ever: what is
-/// stored then has all that was there when the reading began, and some of what came later.
+/// Stores the bytes of a file that others may be writing, up to the length that it had at the cut. When it changed meanwhile it is read
+/// again, but not for ever: what is stored then has all that was there when the reading began, and some of what was later written over it.
 fn seal_plain(repository: &Repository, plain: &Plain) -> Result<SealedFile, WorkspaceError> {
     const READINGS_MAX: usize = 3;
+    let cut = plain.seen;
     let stamp_now = || plain.file.stamp().map_err(WorkspaceError::io("staging file"));
     let mut readings = 0;
     loop {
-        let stamp = stamp_now()?;
+        let begun = stamp_now()?;
         sync_plain(plain)?;
-        let body = FileBody::Layered(Box::new(Plain { seen: stamp, ..plain.clone() }.to_layer()));
+        let size_bytes = begun.size_bytes.min(cut.size_bytes);
+        let seen = Stamp { size_bytes, ..begun };
+        let body = FileBody::Layered(Box::new(Plain { seen, ..plain.clone() }.to_layer()));
         let content = repository.put_content(&DirtyBytes { repository, body: &body, base: BaseExtents::default() })?;
-        let data_bytes = if let Content::Manifest(_) = content { body.data_bytes() } else { stamp.size_bytes };
+        let data_bytes = if let Content::Manifest(_) = content { body.data_bytes() } else { size_bytes };
         readings += 1;
-        if readings == READINGS_MAX || stamp_now()?.is_as(&stamp) {
-            return Ok(SealedFile { content, size_bytes: stamp.size_bytes, data_bytes, stamp: Some(stamp) });
+        if readings == READINGS_MAX || stamp_now()?.is_as(&begun) {
+            // One that grew is another file by now.
+            let stamp = if size_bytes < begun.size_bytes { cut.of_the_past() } else { begun };
+            return Ok(SealedFile { content, size_bytes, data_bytes, stamp: Some(stamp) });
         }
     }
 }

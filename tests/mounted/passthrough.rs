@@ -322,6 +322,61 @@ fn a_checkpoint_beside_a_writer_that_never_stops_ends_and_has_what_had_returned(
     });
 }
 
+/// Writes to an open file turn about with new directories, while checkpoints are taken: returns how far the file in each was ahead of its
+/// directories. `write` makes the change of a number, `count` finds the last one that a sealed file has.
+fn ahead_in_checkpoints(mount: &TestMount, size_bytes: u64, write: impl Fn(&File, u64) + Sync, count: impl Fn(&File) -> u64) -> Vec<i64> {
+    let file = open(mount.path("file"));
+    (&file).write_all(&noise(size_bytes as usize, size_bytes)).unwrap();
+    fs::create_dir(mount.path("d")).unwrap();
+    let change = |number: u64| {
+        write(&file, number);
+        fs::create_dir(mount.path(format!("d/{number}"))).unwrap();
+    };
+    change(1);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 2.. {
+                change(number);
+                if stop.load(std::sync::atomic::Ordering::SeqCst) {
+                    return;
+                }
+            }
+        });
+        let ahead = (0..10).map(|_| {
+            let top = mount.control(format!("checkpoints/{}", mount.checkpoint("beside")));
+            let directories = fs::read_dir(top.join("d")).unwrap().count();
+            count(&File::open(top.join("file")).unwrap()) as i64 - directories as i64
+        });
+        let ahead = ahead.collect();
+        stop.store(true, std::sync::atomic::Ordering::SeqCst);
+        ahead
+    })
+}
+
+/// Found by `scripts/campaigns/kill` with passthrough: a checkpoint had what was appended to a file of 3 MB while it was read, and nothing
+/// else of that time.
+#[test]
+fn what_is_appended_to_a_large_open_file_is_not_ahead_of_the_rest_in_a_checkpoint() {
+    const START_BYTES: u64 = 20 << 20;
+    let Some(mount) = TestMount::passthrough() else { return };
+    let append = |file: &File, number| file.write_all_at(&[1; 100], START_BYTES + (number - 1) * 100).unwrap();
+    let ahead = ahead_in_checkpoints(&mount, START_BYTES, append, |file| (file.metadata().unwrap().len() - START_BYTES) / 100);
+    assert!(ahead.iter().all(|ahead| (0..=1).contains(ahead)), "{ahead:?}");
+}
+
+#[test]
+fn what_is_written_over_an_open_file_is_not_ahead_of_the_rest_in_a_checkpoint() {
+    let Some(mount) = TestMount::passthrough() else { return };
+    let over = |file: &File, number: u64| file.write_all_at(&number.to_le_bytes(), 5 << 20).unwrap();
+    let ahead = ahead_in_checkpoints(&mount, 6 << 20, over, |file| {
+        let mut number = [0; 8];
+        file.read_exact_at(&mut number, 5 << 20).unwrap();
+        u64::from_le_bytes(number)
+    });
+    assert!(ahead.iter().all(|ahead| (0..=1).contains(ahead)), "{ahead:?}");
+}
+
 #[test]
 fn the_daemon_keeps_no_descriptor_of_small_files_nor_of_sealed_ones() {
     let Some(mount) = TestMount::passthrough() else { return };
