@@ -46,7 +46,12 @@ impl Filesystem for MementoFilesystem {
                 }) {
                     Ok(Some(attributes)) => reply::entry(reply, view.number(), Ok(attributes)),
                     Ok(None) => reply::no_entry(reply),
-                    Err(errno) => reply.error(errno),
+                    Err(errno) => {
+                        reply.error(errno);
+                        if errno.code() == libc::ENOENT {
+                            view.forget_missing(parent, name); // Now that it knows the name.
+                        }
+                    }
                 }
             }
             Ok(Place::Control(view, parent)) => {

@@ -8,6 +8,8 @@ use crate::object::{EntryKind, Name};
 use crate::workspace::{Attributes, Ino, NewNode, ROOT, Stale, Workspace, WorkspaceError};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
@@ -163,6 +165,14 @@ impl View {
     /// Has this view's own kernel forget `stale`. Does not wait.
     pub fn forget_own(&self, stale: Vec<Stale>) {
         self.invalidator.send(Batch { namespace: files_of(self.number), stale, again: false, afterwards: None });
+    }
+
+    /// Has this view's own kernel forget that a name does not exist in a directory that has none itself. For that it would remember the
+    /// directory, and have it remembered here, long after the last who stood in it.
+    pub fn forget_missing(&self, parent: Ino, name: &OsStr) {
+        if let Ok(name) = Name::new(name.as_bytes()) {
+            self.forget_own(vec![Stale::Name { parent, name }]);
+        }
     }
 
     /// Has this view's own kernel forget what it keeps of deleted checkpoints; says whether there is anything. `afterwards` is kept

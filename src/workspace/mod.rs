@@ -219,10 +219,13 @@ impl Workspace {
         self.published().commit
     }
 
-    /// Finds a name and adds a reference to the file, to be given back with [`Self::forget`].
+    /// Finds a name and adds a reference to the file, to be given back with [`Self::forget`]. In a directory that has no name itself
+    /// it is an error that there is none: that is not to be remembered.
     pub fn lookup(&self, parent: Ino, name: &Name) -> Result<Option<Attributes>, WorkspaceError> {
         let mut live = self.live();
-        let Some(ino) = live.tree.child(parent, name)? else { return Ok(None) };
+        let Some(ino) = live.tree.child(parent, name)? else {
+            return if live.tree.inode(parent)?.orphan { Err(WorkspaceError::NotFound(name.to_string())) } else { Ok(None) };
+        };
         live.tree.remember(ino);
         Ok(Some(live.tree.attributes(ino)?))
     }

@@ -324,7 +324,12 @@ fn a_checkpoint_beside_a_writer_that_never_stops_ends_and_has_what_had_returned(
 
 /// Writes to an open file turn about with new directories, while checkpoints are taken: returns how far the file in each was ahead of its
 /// directories. `write` makes the change of a number, `count` finds the last one that a sealed file has.
-fn ahead_in_checkpoints(mount: &TestMount, size_bytes: u64, write: impl Fn(&File, u64) + Sync, count: impl Fn(&File) -> u64) -> Vec<i64> {
+fn ahead_in_checkpoints(
+    mount: &TestMount,
+    size_bytes: u64,
+    write: impl Fn(&File, u64) + Sync,
+    count: impl Fn(&File) -> u64,
+) -> Vec<i64> {
     let file = open(mount.path("file"));
     (&file).write_all(&noise(size_bytes as usize, size_bytes)).unwrap();
     fs::create_dir(mount.path("d")).unwrap();

@@ -1,7 +1,7 @@
 //! Restore and undo: all or nothing, of the whole tree or of one path, and every cache tells the truth.
 
 use crate::checkpoint::one_of_everything;
-use crate::mount::{TestMount, described, noise};
+use crate::mount::{PATIENCE, TestMount, described, noise};
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io::Read;
@@ -156,6 +156,26 @@ fn a_working_directory_stays_valid() {
         mount.top().display()
     ));
     assert_eq!(said, format!("{}/d/e\nfile\n1file\nnew\n", mount.top().display()));
+}
+
+/// Found by `scripts/suites/coherence` as an ordinary user: the kernel remembered that the name did not exist, for that the directory,
+/// and for that the daemon all that it knew of it.
+#[test]
+fn a_directory_that_a_restore_took_is_forgotten_with_who_stood_in_it() {
+    let mount = TestMount::new();
+    let empty = mount.checkpoint("empty");
+    let loaded = || mount.says("stats").lines().find_map(|line| line.strip_prefix("inodes_loaded ").map(str::to_owned)).unwrap();
+    let before = loaded();
+    mount.write("d/e/file", "1");
+    mount.shell(&format!(
+        "cd d/e; echo {empty} > {}/.memento/restore; for n in 1 2 3; do ! cat no-such-$n; done 2>&1",
+        mount.top().display()
+    ));
+    let begun = std::time::Instant::now();
+    while loaded() != before {
+        assert!(begun.elapsed() < PATIENCE, "{} inodes are in use, {before} before", loaded());
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
 }
 
 #[test]
