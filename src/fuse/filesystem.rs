@@ -113,7 +113,7 @@ impl MementoFilesystem {
         let Place::Files(view, ino) = self.place(ino)? else { return Ok(()) };
         if mask.contains(AccessFlags::X_OK) {
             let attributes = view.workspace.attributes(ino).map_err(refused("access", ino))?;
-            if attributes.kind == EntryKind::File && attributes.mode & EXECUTE == 0 {
+            if attributes.kind != EntryKind::Directory && attributes.mode & EXECUTE == 0 {
                 return Err(Errno::EACCES);
             }
         }

@@ -4,6 +4,7 @@ use super::errno::{errno_of, errno_of_command};
 use crate::control::{Caller, CommandError};
 use crate::object::{EntryKind, Name, Timestamp};
 use crate::watchdog;
+use crate::workspace::clock;
 use crate::workspace::{
     ACL_ACCESS, ACL_DEFAULT, AttributeChange, Ino, NewNode, RangeChange, RenameMode, WorkspaceError, XattrMode,
 };
@@ -56,7 +57,7 @@ pub(super) fn attribute_change(
     atime: Option<TimeOrNow>,
     mtime: Option<TimeOrNow>,
 ) -> AttributeChange {
-    let now = Timestamp::now();
+    let now = clock::now();
     let time = |time| match time {
         TimeOrNow::SpecificTime(time) => sent_time(time),
         TimeOrNow::Now => now,

@@ -3,10 +3,19 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd};
 
 fn checked(result: libc::c_int) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Makes a file that lies in memory and goes with its descriptor (memfd_create(2)).
+pub fn memory_file() -> io::Result<File> {
+    // SAFETY: the name is a string that ends with zero and outlives the call.
+    let fd = unsafe { libc::memfd_create(c"mementofs".as_ptr(), libc::MFD_CLOEXEC) };
+    checked(fd.min(0))?;
+    // SAFETY: the call made this descriptor, and nobody else knows it.
+    Ok(unsafe { File::from_raw_fd(fd) })
 }
 
 /// Changes a range of a file as fallocate(2) does in that mode.

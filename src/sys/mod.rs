@@ -13,7 +13,7 @@ mod users;
 
 pub use below::{Below, path_of_open, path_within, pin};
 pub use beneath::{open_beneath, open_directory};
-pub use file::{Space, change_range, data_ranges, lock_exclusive, punch, reserve, space_at, wait_until_unlocked};
+pub use file::{Space, change_range, data_ranges, lock_exclusive, memory_file, punch, reserve, space_at, wait_until_unlocked};
 pub use mount::{detach, free_dead_mount, is_mounted, mount_points_of, source_of, unmount};
 pub use namespace::{may_isolate, show_at};
 pub use passthrough::{administers_machine, close_backing, has_others, is_on_known_file_system, store_through_mapping};

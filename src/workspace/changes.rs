@@ -1,6 +1,7 @@
 //! File operations that change the tree: checked against POSIX, journaled, applied.
 
 use super::acl;
+use super::clock;
 use super::error::WorkspaceError;
 use super::file::{BLOCK_BYTES, FileBody, SMALL_BYTES_MAX, Source};
 use super::inode::{Attributes, Body, Ino, Inode, ROOT};
@@ -11,7 +12,7 @@ use super::operation::{AttributeChange, Left, NewNode, Operation, RangeChange, R
 use super::staging::StagingFile;
 use super::staging_dir::StagingDir;
 use super::syncing::unsynced;
-use crate::object::{Content, EntryKind, Name, Timestamp, Xattrs};
+use crate::object::{Content, EntryKind, Name, Xattrs};
 use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
@@ -160,7 +161,7 @@ impl Live {
             return Err(WorkspaceError::Exists(name.to_string()));
         }
         let identity = self.tree.take_identity()?;
-        let (parent_identity, time) = (self.identity(parent)?, Timestamp::now());
+        let (parent_identity, time) = (self.identity(parent)?, clock::now());
         let operation = Operation::Create { parent: parent_identity, name: name.clone(), identity, node, xattrs, time };
         self.perform(&operation, &[parent])?;
         let segment = self.journal.segment();
@@ -204,7 +205,7 @@ impl Live {
             return Err(WorkspaceError::Exists(name.to_string()));
         }
         let (identity, parent_identity) = (self.identity(ino)?, self.identity(parent)?);
-        let operation = Operation::Link { identity, parent: parent_identity, name: name.clone(), time: Timestamp::now() };
+        let operation = Operation::Link { identity, parent: parent_identity, name: name.clone(), time: clock::now() };
         self.perform(&operation, &[ino, parent])
     }
 
@@ -218,7 +219,7 @@ impl Live {
             (true, true) if !self.tree.is_empty(ino)? => return Err(WorkspaceError::NotEmpty),
             _ => {}
         }
-        let operation = Operation::Remove { parent: self.identity(parent)?, name: name.clone(), time: Timestamp::now() };
+        let operation = Operation::Remove { parent: self.identity(parent)?, name: name.clone(), time: clock::now() };
         self.perform(&operation, &[parent])
     }
 
@@ -253,7 +254,7 @@ impl Live {
             _ => {}
         }
         let (from, to) = (self.identity(parent)?, self.identity(new_parent)?);
-        let (name, new_name, time) = (name.clone(), new_name.clone(), Timestamp::now());
+        let (name, new_name, time) = (name.clone(), new_name.clone(), clock::now());
         let operation = match (mode, whiteout) {
             (RenameMode::Exchange, _) => Operation::Exchange { parent: from, name, new_parent: to, new_name, time },
             (_, None) => Operation::Rename { parent: from, name, new_parent: to, new_name, time },
@@ -310,7 +311,7 @@ impl Live {
             return self.tree.attributes(ino);
         }
         let inode = self.tree.inode(ino)?;
-        let time = Timestamp::now();
+        let time = clock::now();
         if change.size_bytes.is_some() && change.mtime.is_none() {
             change.mtime = Some(time);
         }
@@ -351,7 +352,7 @@ impl Live {
             return Err(WorkspaceError::TooLarge);
         }
         let value = Some(value.into());
-        let operation = Operation::SetXattr { identity: inode.identity, name: name.into(), value, time: Timestamp::now() };
+        let operation = Operation::SetXattr { identity: inode.identity, name: name.into(), value, time: clock::now() };
         self.perform(&operation, &[ino])
     }
 
@@ -364,7 +365,7 @@ impl Live {
             }
             return Err(WorkspaceError::NoData("extended attribute"));
         }
-        let operation = Operation::SetXattr { identity: inode.identity, name: name.into(), value: None, time: Timestamp::now() };
+        let operation = Operation::SetXattr { identity: inode.identity, name: name.into(), value: None, time: clock::now() };
         self.perform(&operation, &[ino])
     }
 
@@ -383,7 +384,7 @@ impl Live {
             return self.write_plain(ino, offset, data, strip_privileges);
         }
         self.fetch(ino)?;
-        let (identity, time) = (self.identity(ino)?, Timestamp::now());
+        let (identity, time) = (self.identity(ino)?, clock::now());
         let hole = offset / BLOCK_BYTES * BLOCK_BYTES > old.next_multiple_of(BLOCK_BYTES);
         if !hole && self.tree.stays_small(ino, old.max(end))? {
             self.dirty_bytes += data.len() as u64;
@@ -441,7 +442,7 @@ impl Live {
             return self.change_plain_range(ino, offset..end, change, options);
         }
         self.fetch(ino)?;
-        let (identity, time) = (self.identity(ino)?, Timestamp::now());
+        let (identity, time) = (self.identity(ino)?, clock::now());
         self.perform(&Operation::ChangeRange { identity, offset, len, change, options, time }, &[ino])
     }
 

@@ -10,6 +10,7 @@ mod apply;
 mod branches;
 mod changes;
 mod checkpoint;
+pub mod clock;
 mod cut;
 mod error;
 mod extents;

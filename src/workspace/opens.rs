@@ -3,6 +3,7 @@
 use super::Workspace;
 use super::apply::CAPABILITY;
 use super::changes::Live;
+use super::clock;
 use super::error::WorkspaceError;
 use super::inode::Ino;
 use super::operation::{Operation, Resting};
@@ -78,6 +79,7 @@ impl Live {
             return true;
         }
         let Ok(mtime) = self.tree.inode(ino).map(|inode| inode.mtime) else { return false };
+        clock::go_by_files();
         let file = self.staging.create_plain().and_then(|file| {
             file.set_modified(mtime)?; // From now on it is the file's own.
             Ok((file.stamp()?.ctime, file))

@@ -2,12 +2,12 @@
 
 use super::apply::{CAPABILITY, without_privileges};
 use super::changes::Live;
+use super::clock;
 use super::error::WorkspaceError;
 use super::inode::Ino;
 use super::operation::{AttributeChange, Operation, RangeChange, RangeOptions};
 use super::plain::Plain;
 use super::staging::write_part;
-use crate::object::Timestamp;
 use crate::sys;
 use std::ops::Range;
 
@@ -72,7 +72,7 @@ impl Live {
     /// Ends the privileges that a program had.
     fn strip(&mut self, ino: Ino, strip_privileges: bool) -> Result<(), WorkspaceError> {
         let inode = self.tree.inode(ino)?;
-        let (identity, time, mode) = (inode.identity, Timestamp::now(), without_privileges(inode.mode));
+        let (identity, time, mode) = (inode.identity, clock::now(), without_privileges(inode.mode));
         let capable = inode.xattrs.as_ref().is_some_and(|xattrs| xattrs.contains_key(CAPABILITY));
         if !strip_privileges {
             return Ok(());

@@ -1,6 +1,7 @@
 //! Copies of whole files that share what is stored.
 
 use super::changes::Live;
+use super::clock;
 use super::error::WorkspaceError;
 use super::file::FileBody;
 use super::inode::{Body, Ino, Inode};
@@ -40,7 +41,7 @@ impl Live {
         if !replaced || source == target || len_bytes < shared.size_bytes {
             return Ok(None);
         }
-        let (identity, time) = (inode.identity, Timestamp::now());
+        let (identity, time) = (inode.identity, clock::now());
         self.perform(&Operation::Share { identity, shared, strip_privileges, time }, &[target])?;
         Ok(Some(shared.size_bytes))
     }

@@ -444,6 +444,26 @@ fn times_of_open_files_move_with_what_is_done_and_with_nothing_else() {
     }
 }
 
+/// Found by `scripts/suites/ask`: the kernel's clock for files is a little behind, so that a file was older than a directory made before it.
+#[test]
+fn what_the_kernel_writes_is_no_older_than_what_was_changed_before() {
+    let Some(mount) = TestMount::passthrough() else { return };
+    let mut last = (0, 0);
+    let mut in_order = |path: &Path| {
+        let found = fs::metadata(path).unwrap();
+        let time = (found.mtime(), found.mtime_nsec());
+        assert!(last <= time, "{last:?}, then {time:?} of {}", path.display());
+        last = time;
+    };
+    for round in 0..1000 {
+        let (file, dir) = (mount.path(format!("f{round}")), mount.path(format!("d{round}")));
+        fs::write(&file, "x").unwrap();
+        in_order(&file);
+        fs::create_dir(&dir).unwrap();
+        in_order(&dir);
+    }
+}
+
 #[test]
 fn a_copy_into_a_longer_open_file_keeps_what_is_behind_it() {
     let Some(mount) = TestMount::passthrough() else { return };

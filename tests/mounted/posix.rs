@@ -96,6 +96,25 @@ refused(errno.EPERM, os.setxattr, 'l', 'user.one', b'x', follow_symlinks=False)
     );
 }
 
+/// Found by `scripts/suites/differential` in a mount where the kernel leaves the question to us.
+#[test]
+fn what_nobody_may_execute_is_not_executable_for_root_either() {
+    let mount = TestMount::new();
+    python(
+        &mount,
+        r#"
+os.close(put('file'))
+os.mkfifo('fifo', 0o644)
+os.mkdir('dir', 0o600)
+os.symlink('dir', 'link')
+for name, may in ('file', False), ('fifo', False), ('dir', os.getuid() == 0), ('link', os.getuid() == 0):
+    assert os.access(name, os.X_OK) == may, name
+os.chmod('fifo', 0o645)
+assert os.access('fifo', os.X_OK) == (os.getuid() == 0)
+"#,
+    );
+}
+
 #[test]
 fn trusted_attributes_are_for_root_alone() {
     let Some(mount) = shared_mount() else { return };

@@ -25,6 +25,8 @@ LISTED = {
     "ranges::reads_without_waiting": "RWF_NOWAIT",
     "states::flags_and_maps": "flags of inodes, FIEMAP",
 }
+if "passthrough" in os.environ.get("MOUNT_OPTIONS", ""):
+    LISTED["ranges::appends"] = "O_APPEND that is taken back from a file in the kernel's hand"
 MODULES = [names, states, times, ranges, spaces, handles]
 SECS_MAX = 60
 

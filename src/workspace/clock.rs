@@ -1,0 +1,71 @@
+//! The time that changes are stamped with.
+//!
+//! The kernel stamps what it writes by itself with a clock of its own, up to a tick behind the machine's, and only moves it on when
+//! somebody looked between two changes (multigrain timestamps, Linux 6.13). A file that it writes after we made a directory would be
+//! older than the directory. So where files are handed to it, our stamps come from a file too.
+
+use super::plain::Stamp;
+use crate::object::Timestamp;
+use crate::sys;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::OnceLock;
+
+/// There is one clock for the files of a machine.
+static FILES_CLOCK: OnceLock<FilesClock> = OnceLock::new();
+
+/// Returns the time for a change that happens now: never before one that the kernel stamped already, nor after one that it will stamp, once
+/// [`go_by_files`] was called.
+pub fn now() -> Timestamp {
+    FILES_CLOCK.get().and_then(|clock| clock.now().ok()).unwrap_or_else(Timestamp::now)
+}
+
+/// Has all further changes stamped with the clock of files, which is not behind any stamp given so far.
+pub fn go_by_files() {
+    if FILES_CLOCK.get().is_none() {
+        match FilesClock::new() {
+            Ok(clock) => drop(FILES_CLOCK.set(clock)),
+            Err(err) => tracing::warn!(%err, "times of files in the kernel's hand may be a tick behind those of others"),
+        }
+    }
+}
+
+/// A file in memory that is changed to see what time that gives it.
+struct FilesClock(File);
+
+impl FilesClock {
+    fn new() -> io::Result<Self> {
+        let clock = Self(sys::memory_file()?);
+        clock.now()?; // The next change of what was looked at moves the clock of all files on.
+        clock.now()?;
+        Ok(clock)
+    }
+
+    fn now(&self) -> io::Result<Timestamp> {
+        self.0.write_all_at(b"x", 0)?;
+        Ok(Stamp::of(&self.0)?.mtime)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by the probe `order_of_times` in a mount with passthrough.
+    #[test]
+    fn files_that_the_kernel_stamps_are_in_order_with_ours() {
+        const ROUNDS: usize = 2000;
+        let temp = tempfile::tempdir().unwrap();
+        let file = File::create(temp.path().join("file")).unwrap();
+        let clock = FilesClock::new().unwrap();
+        let mut last = Timestamp { secs: 0, nanos: 0 };
+        for round in 0..ROUNDS {
+            let ours = clock.now().unwrap();
+            file.write_all_at(b"x", 0).unwrap();
+            let theirs = Stamp::of(&file).unwrap().mtime;
+            assert!(last <= ours && ours <= theirs, "round {round}: {last:?}, {ours:?}, {theirs:?}");
+            last = theirs;
+        }
+    }
+}
