@@ -48,6 +48,12 @@ def noise(seed, length):
     return random.Random(seed).randbytes(length)
 
 
+def settable(info, mode):
+    """Returns the mode that a file is given: none of which docs/semantics.md says that the kernel, with the file in its hand, does not tell."""
+    untold = SEVERAL_USERS and "passthrough" in os.environ.get("MOUNT_OPTIONS", "") and stat.S_ISREG(info.st_mode)
+    return mode & ~(stat.S_ISUID | stat.S_ISGID) if untold else mode
+
+
 class Side:
     """One of the two directories, with the files that are open in it."""
 
@@ -188,10 +194,10 @@ class Side:
         os.mknod(self.path(path), mode, device)
 
     def chmod(self, path, mode):
-        os.chmod(self.path(path), mode)
+        os.chmod(self.path(path), settable(os.stat(self.path(path)), mode))
 
     def fchmod(self, slot, mode):
-        os.fchmod(self.fd(slot), mode)
+        os.fchmod(self.fd(slot), settable(os.fstat(self.fd(slot)), mode))
 
     def chown(self, path, uid, gid, follow):
         os.chown(self.path(path), uid, gid, follow_symlinks=follow)

@@ -6,7 +6,7 @@ use super::number::{NodeNumber, files_of};
 use super::reply::{FOREVER, GENERATION, control_created};
 use super::translate::{caller, guarded, refused};
 use super::view::View;
-use crate::workspace::{AttributeChange, Attributes, Due, Ino, Opened, StagingFile, Stale};
+use crate::workspace::{AttributeChange, Attributes, Due, Ino, Opened, Purpose, StagingFile, Stale};
 use fuser::{BackingId, Errno, FileHandle, FopenFlags, INodeNo, OpenFlags, ReplyCreate, ReplyOpen, Request};
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -43,11 +43,11 @@ impl OpenFiles {
         &self,
         view: &Arc<View>,
         ino: Ino,
-        write: bool,
+        purpose: Purpose,
         register: impl FnOnce(&StagingFile) -> io::Result<BackingId>,
     ) -> Result<Option<Arc<BackingId>>, Errno> {
         let number = NodeNumber { namespace: files_of(view.number()), ino }.pack();
-        let opened = view.workspace.open_file(ino, write).map_err(refused("open", ino))?;
+        let opened = view.workspace.open_file(ino, purpose).map_err(refused("open", ino))?;
         let mut nodes = self.nodes();
         let node = nodes.entry(number).or_insert_with(|| Node { view: view.clone(), ino, count: 0, backing: None });
         if let (Opened::Handed(file), None) = (&opened, &node.backing) {
@@ -98,6 +98,14 @@ fn is_to_write(flags: i32) -> bool {
     flags & libc::O_ACCMODE != libc::O_RDONLY
 }
 
+fn purpose(request: &Request, flags: i32) -> Purpose {
+    match (is_to_write(flags), request.uid()) {
+        (false, _) => Purpose::Read,
+        (true, 0) => Purpose::WriteAsRoot,
+        (true, _) => Purpose::Write,
+    }
+}
+
 /// Says whether each write through such an open is to survive a power cut.
 fn is_synchronous(flags: i32) -> bool {
     flags & libc::O_DSYNC != 0 // Part of O_SYNC.
@@ -120,7 +128,7 @@ impl MementoFilesystem {
                 let change = AttributeChange { size_bytes: Some(0), ..AttributeChange::default() };
                 self.set_attributes(request, &view, ino, change)?;
             }
-            files.open(&view, ino, is_to_write(flags), |file| reply.open_backing(file))
+            files.open(&view, ino, purpose(request, flags), |file| reply.open_backing(file))
         });
         let backing = match opened {
             Ok(backing) => backing,
@@ -194,7 +202,7 @@ impl MementoFilesystem {
         let made: Result<(Done<Attributes>, _), Errno> = guarded("create", || {
             let done = self.make_file(request, (parent, name), (mode, umask))?;
             let ino = done.result().ino;
-            let opened = files.open(&view, ino, is_to_write(flags), |file| reply.open_backing(file));
+            let opened = files.open(&view, ino, purpose(request, flags), |file| reply.open_backing(file));
             opened.inspect_err(|_| view.forget(ino, 1)).map(|backing| (done, backing)) // It is not handed out.
         });
         let (done, backing) = match made {

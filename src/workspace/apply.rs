@@ -258,11 +258,17 @@ impl LiveTree {
         inode.mtime = time;
         inode.ctime = time;
         if strip_privileges {
-            inode.mode = without_privileges(inode.mode);
-            set_xattr(inode, CAPABILITY, None);
+            end_privileges(inode);
         }
         self.mark(ino);
         Ok(())
+    }
+
+    /// Takes from a program the privileges that end with a write.
+    pub(super) fn end_privileges(&mut self, ino: Ino) {
+        if let Some(inode) = self.inodes.get_mut(ino) {
+            end_privileges(inode);
+        }
     }
 
     /// Puts a layer for new bytes over the file.
@@ -407,6 +413,11 @@ fn new_body(node: &NewNode) -> Body {
 pub(super) fn without_privileges(mode: u32) -> u32 {
     let mode = mode & !SETUID;
     if mode & GROUP_EXECUTE != 0 { mode & !SETGID } else { mode }
+}
+
+fn end_privileges(inode: &mut Inode) {
+    inode.mode = without_privileges(inode.mode);
+    set_xattr(inode, CAPABILITY, None);
 }
 
 fn set_xattr(inode: &mut Inode, name: &[u8], value: Option<&[u8]>) {

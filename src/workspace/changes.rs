@@ -322,6 +322,7 @@ impl Live {
 
     /// Sets an extended attribute.
     pub fn set_xattr(&mut self, ino: Ino, name: &[u8], value: &[u8], mode: XattrMode) -> Result<(), WorkspaceError> {
+        self.tree.look(ino); // What was written before a program got its privileges does not end them.
         let inode = self.tree.inode(ino)?;
         let xattrs = inode.xattrs.as_deref();
         let old = xattrs.and_then(|xattrs| xattrs.get(name));

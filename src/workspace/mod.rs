@@ -58,7 +58,7 @@ pub use inode::{Attributes, Ino, ROOT};
 pub use inspect::{Inspected, found_branches, inspect};
 pub use listing::Listed;
 pub use merge::{MergeRequest, MergeSource, Merged};
-pub use opens::{Due, Opened, why_not_handed};
+pub use opens::{Due, Opened, Purpose, why_not_handed};
 pub use operation::{AttributeChange, NewNode, RangeChange, RangeOptions};
 pub use restore::{BranchUndo, RestoreRequest, Restored, UndoPlan};
 #[doc(hidden)]

@@ -35,6 +35,17 @@ pub struct Due {
     pub rest: bool,
 }
 
+/// What a file is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To be read.
+    Read,
+    /// To be written by somebody whose writes leave a program its privileges: root.
+    WriteAsRoot,
+    /// To be written by somebody else.
+    Write,
+}
+
 /// Which way a file is opened.
 #[derive(Clone, Debug)]
 pub enum Opened {
@@ -45,16 +56,17 @@ pub enum Opened {
 }
 
 impl Live {
-    /// Opens a file, perhaps for writing.
-    pub fn open(&mut self, ino: Ino, write: bool) -> Result<Opened, WorkspaceError> {
+    /// Opens a file.
+    pub fn open(&mut self, ino: Ino, purpose: Purpose) -> Result<Opened, WorkspaceError> {
         self.regular(ino)?;
         let handed = match self.opens.get(&ino) {
             Some(opens) => opens.handed,
-            None => self.is_to_hand(ino, write)? && self.hand(ino),
+            None => self.is_to_hand(ino, purpose != Purpose::Read)? && self.hand(ino),
         };
         self.opens.entry(ino).or_insert(Opens { handed, count: 0 }).count += 1;
-        match self.tree.plain(ino) {
+        match self.tree.plain_mut(ino) {
             Some(plain) if handed => {
+                plain.ends_privileges |= purpose == Purpose::Write;
                 let file = plain.file.clone();
                 self.tree.held.insert(ino);
                 Ok(Opened::Handed(file))
@@ -119,6 +131,9 @@ impl Live {
         }
         self.tree.look(ino);
         self.tree.held.remove(&ino);
+        if let Some(plain) = self.tree.plain_mut(ino) {
+            plain.ends_privileges = false;
+        }
         let rested = self.resting(ino).and_then(|operation| match operation {
             Some(operation) => self.perform(&operation, &[ino]),
             None => Ok(()),
@@ -199,9 +214,9 @@ impl Live {
 }
 
 impl Workspace {
-    /// Opens a file, perhaps for writing; to be given back with [`Self::close_file`].
-    pub fn open_file(&self, ino: Ino, write: bool) -> Result<Opened, WorkspaceError> {
-        if write { self.live_to_change().open(ino, write) } else { self.live().open(ino, write) }
+    /// Opens a file; to be given back with [`Self::close_file`].
+    pub fn open_file(&self, ino: Ino, purpose: Purpose) -> Result<Opened, WorkspaceError> {
+        if purpose == Purpose::Read { self.live().open(ino, purpose) } else { self.live_to_change().open(ino, purpose) }
     }
 
     /// Closes a file that was opened with [`Self::open_file`], and says what is due then.

@@ -64,6 +64,8 @@ pub struct Plain {
     pub seen: Stamp,
     /// What is sealed of it, as long as it looks as it did then.
     pub sealed: Option<SealedFile>,
+    /// The kernel may be writing it for somebody other than root: then the privileges of a program end, of which the kernel says nothing.
+    pub ends_privileges: bool,
 }
 
 impl Plain {
@@ -127,12 +129,20 @@ fn with_holes(whole: &FileBody, data: &[Range<u64>]) -> FileBody {
 }
 
 impl LiveTree {
-    /// Takes over what the kernel changed in a file that it may have in hand.
+    /// Takes over what the kernel changed in a file that it may have in hand, and what ended thereby.
     pub fn look(&mut self, ino: Ino) {
+        let ends_privileges = self.plain(ino).is_some_and(|plain| plain.ends_privileges);
+        if self.note(ino) && ends_privileges {
+            self.end_privileges(ino);
+        }
+    }
+
+    /// Takes over how a file in the kernel's hand looks now; says whether it changed.
+    pub fn note(&mut self, ino: Ino) -> bool {
         let generation = self.generation;
-        let Some(inode) = self.inodes.get_mut(ino) else { return };
-        let Body::File(FileBody::Plain(plain)) = &mut inode.body else { return };
-        let Ok(now) = plain.file.stamp() else { return }; // fstat(2) does not fail on a file that is open.
+        let Some(inode) = self.inodes.get_mut(ino) else { return false };
+        let Body::File(FileBody::Plain(plain)) = &mut inode.body else { return false };
+        let Ok(now) = plain.file.stamp() else { return false }; // fstat(2) does not fail on a file that is open.
         let changed = !now.is_as(&plain.seen);
         plain.seen = now;
         if changed {
@@ -143,6 +153,7 @@ impl LiveTree {
             inode.content_changed_in = generation;
             self.mark(ino);
         }
+        changed
     }
 
     /// Takes over what the kernel changed in all files that it may have in hand.
@@ -171,10 +182,18 @@ impl LiveTree {
         }
     }
 
+    /// Returns it to be changed.
+    pub fn plain_mut(&mut self, ino: Ino) -> Option<&mut Plain> {
+        match &mut self.inodes.get_mut(ino)?.body {
+            Body::File(FileBody::Plain(plain)) => Some(plain),
+            _ => None,
+        }
+    }
+
     /// Makes a file all of the staging file `file`, which changed last at `changed` when the two were alike.
     pub(super) fn apply_hand(&mut self, ino: Ino, file: Arc<StagingFile>, changed: Timestamp) -> Result<(), WorkspaceError> {
         let seen = Stamp { ctime: changed, ..file.stamp()? };
-        self.set_body(ino, FileBody::Plain(Box::new(Plain { file, seen, sealed: None })))?;
+        self.set_body(ino, FileBody::Plain(Box::new(Plain { file, seen, sealed: None, ends_privileges: false })))?;
         self.held.insert(ino);
         self.mark(ino);
         Ok(())
@@ -274,7 +293,7 @@ mod tests {
         let kernel = file.to_change().unwrap();
         kernel.set_len(1 << 20).unwrap();
         kernel.write_all_at(&[7; 4096], 8192).unwrap();
-        let mut plain = Plain { seen: file.stamp().unwrap(), file, sealed: None };
+        let mut plain = Plain { seen: file.stamp().unwrap(), file, sealed: None, ends_privileges: false };
         let mut room = 2 << 20;
         let copy = plain.copy(&mut room).unwrap();
         kernel.write_all_at(&[8; 4096], 8192).unwrap();

@@ -24,12 +24,13 @@ impl Live {
 
     /// Does what `change` says of the bytes and their time, and says whether it says anything else.
     pub(super) fn change_plain(&mut self, ino: Ino, change: &mut AttributeChange) -> Result<bool, WorkspaceError> {
+        self.tree.look(ino); // What was written before a program got its privileges does not end them.
         let plain = self.plain_to_change(ino)?;
         let size_bytes = change.size_bytes.take();
         let done = size_bytes.map_or(Ok(()), |size_bytes| plain.file.to_change()?.set_len(size_bytes));
         let done = done.and_then(|()| change.mtime.map_or(Ok(()), |time| plain.file.set_modified(time)));
         done.map_err(WorkspaceError::io("staging file"))?;
-        self.tree.look(ino);
+        self.tree.note(ino);
         Ok(size_bytes.is_none() || !change.is_empty())
     }
 
@@ -41,9 +42,10 @@ impl Live {
         data: &[u8],
         strip_privileges: bool,
     ) -> Result<usize, WorkspaceError> {
+        self.tree.look(ino);
         let file = self.plain_to_change(ino)?.file.to_change();
         let written = file.and_then(|file| write_part(&file, offset, data)).map_err(WorkspaceError::io("staging file"))?;
-        self.tree.look(ino);
+        self.tree.note(ino);
         self.strip(ino, strip_privileges)?;
         Ok(written)
     }
@@ -62,10 +64,11 @@ impl Live {
             RangeChange::Allocate => 0,
         };
         let mode = if options.keep_size { mode | libc::FALLOC_FL_KEEP_SIZE } else { mode };
+        self.tree.look(ino);
         let file = self.plain_to_change(ino)?.file.to_change();
         let changed = file.and_then(|file| sys::change_range(&file, mode, range.start, range.end - range.start));
         changed.map_err(WorkspaceError::io("staging file"))?;
-        self.tree.look(ino);
+        self.tree.note(ino);
         self.strip(ino, options.strip_privileges)
     }
 

@@ -288,6 +288,34 @@ fn privileges_end_with_the_first_write() {
     assert_eq!(mount.read("program"), "x");
 }
 
+/// Found by `scripts/suites/differential`: the kernel leaves it to us to end privileges, and says nothing of what it writes.
+#[test]
+fn privileges_that_a_program_gets_while_others_write_it_end_with_what_they_write() {
+    let Some(mut mount) = TestMount::passthrough() else { return };
+    mount.kill();
+    mount.let_others_in();
+    mount.mount(&["-o", "allow_other"]);
+    let said = mount.shell(
+        r#"python3 -c "
+import os
+def modes(user):
+    fd = os.open(f'by{user}', os.O_WRONLY | os.O_CREAT, 0o755)
+    os.chown(f'by{user}', user, user)
+    if user:
+        os.seteuid(user)
+        os.close(fd)
+        fd = os.open(f'by{user}', os.O_WRONLY)
+        os.seteuid(0)
+    os.write(fd, b'before')
+    for change in (lambda: os.chmod(f'by{user}', 0o6755)), (lambda: os.utime(fd, (1, 1))), (lambda: os.write(fd, b'x')):
+        change()
+        yield oct(os.stat(f'by{user}').st_mode & 0o7777)
+print(*modes(0), *modes(1000))
+""#,
+    );
+    assert_eq!(said.trim(), "0o6755 0o6755 0o6755 0o6755 0o6755 0o755");
+}
+
 #[test]
 fn a_checkpoint_beside_a_writer_that_never_stops_ends_and_has_what_had_returned() {
     let Some(mount) = TestMount::passthrough() else { return };
