@@ -120,7 +120,7 @@ fn add_staged(inode: &Inode, files: &mut Vec<Arc<StagingFile>>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::changes::RenameMode;
+    use super::super::name_changes::RenameMode;
     use crate::object::{EntryKind, Name};
     use crate::repository::Repository;
     use crate::workspace::{Branches, NewNode, ROOT};
