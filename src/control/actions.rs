@@ -1,10 +1,11 @@
 //! What writing into the control directory does.
 
-use super::command::{Command, parse_checkpoint, parse_gc, parse_request, parse_restore, parse_spaced_reference};
+use super::command::Command;
 use super::directory::{ControlDirectory, Found};
 use super::error::CommandError;
 use super::execute::{Caller, MountWish, execute, resolve};
 use super::node::{DirectoryKind, FileKind, Node};
+use super::parse::{parse_checkpoint, parse_gc, parse_request, parse_restore, parse_spaced_reference};
 use crate::object::Name;
 use crate::workspace::{AttributeChange, Attributes, Stale, Workspace};
 use serde_json::json;

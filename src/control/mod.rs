@@ -16,14 +16,16 @@ mod kept;
 mod link;
 mod merge;
 mod node;
+mod parse;
 mod requests;
 mod sealed;
 mod text;
 
 pub use actions::{Effects, FurtherMount};
-pub use command::{Command, ConflictPolicy, GcCommand, MergeCommand, parse_checkpoint, parse_gc, parse_request, parse_restore};
+pub use command::{Command, ConflictPolicy, GcCommand, MergeCommand};
 pub use directory::{CONTROL_NAME_ATTRIBUTE, ControlDirectory, ControlListed, Found, Said};
 pub use error::CommandError;
 pub use execute::{Caller, MountWish, Reply, execute, import_into};
 pub use link::{DIRECTORY_SYSTEM, directory_id};
+pub use parse::{parse_checkpoint, parse_gc, parse_request, parse_restore};
 pub use text::{change_line, changes_text, in_a_line, log_line, quoted_path, unquoted_path};
