@@ -44,9 +44,9 @@ pub fn dispatch(cli: Cli) -> Result<i32, CliError> {
             show(&reply, json, |reply| report::changes(&reply["changes"]))
         }
         Command::Diff { words, name_only, place } => {
-            let options = diff::Options::parse(&words, name_only, json)?;
             let (client, workplace) = run::mounted(place.into())?;
-            let done = diff::diff(&client, &options).map(|()| DONE);
+            let options = diff::Options::parse(&client, &words, name_only, json);
+            let done = options.and_then(|options| diff::diff(&client, &options)).map(|()| DONE);
             workplace.map_or(Ok(()), run::Workplace::close)?;
             done
         }

@@ -19,20 +19,20 @@ const CONTEXT_LINES: usize = 3;
 /// What is to be compared and how it is shown.
 pub struct Options {
     /// The older state.
-    pub from: String,
+    from: String,
     /// The newer state; the live tree when absent.
-    pub to: Option<String>,
+    to: Option<String>,
     /// Only what is at or below this path.
-    pub path: Option<PathBuf>,
+    path: Option<PathBuf>,
     /// Only the changed paths.
-    pub name_only: bool,
+    name_only: bool,
     /// JSON instead of text.
-    pub json: bool,
+    json: bool,
 }
 
 impl Options {
-    /// Takes `[REF[..REF] [PATH]]` or `REF REF [PATH]` apart: a second word that starts like a branch or with `@` is no path.
-    pub fn parse(words: &[OsString], name_only: bool, json: bool) -> Result<Self, CliError> {
+    /// Takes `[REF[..REF] [PATH]]` or `REF REF [PATH]` apart. A second word is a path if there is a file of that name.
+    pub fn parse(client: &Client, words: &[OsString], name_only: bool, json: bool) -> Result<Self, CliError> {
         let text = |word: &OsString| word.to_string_lossy().into_owned();
         let mut words = words.iter();
         let first = words.next().map_or_else(|| "@".to_owned(), text);
@@ -41,8 +41,8 @@ impl Options {
             None => (first, None),
         };
         let mut next = words.next();
-        if let (None, Some(word)) = (&to, next.map(text).filter(|word| word.starts_with("branch/") || word.starts_with('@'))) {
-            to = Some(word);
+        if let (None, Some(word)) = (&to, next.filter(|word| is_reference(client, word))) {
+            to = Some(text(word));
             next = words.next();
         }
         match words.next() {
@@ -50,6 +50,15 @@ impl Options {
             Some(_) => Err(CliError::usage("say REF, REF..REF or REF REF, and then one path at most")),
         }
     }
+}
+
+/// Says whether a word that may be a path, also that of a file that is gone, names a state.
+fn is_reference(client: &Client, word: &OsStr) -> bool {
+    let text = word.to_string_lossy();
+    if text.starts_with("branch/") || text.starts_with('@') {
+        return true;
+    }
+    Path::new(word).symlink_metadata().is_err() && client.run(&json!({ "do": "show", "ref": text })).is_ok()
 }
 
 /// Prints differences.

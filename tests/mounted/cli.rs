@@ -49,7 +49,7 @@ fn a_day_of_work() {
     assert!(status["changes"].as_array().unwrap().iter().any(|change| change["path"] == "src/a" && change["letter"] == "M"));
     let diff = mount.cli_ok(&["diff"]);
     assert!(diff.contains("-two") && diff.contains("+2") && !diff.contains('\x1b'), "{diff}");
-    mount.cli_ok(&["checkpoint", "-m", "second"]);
+    mount.cli_ok(&["checkpoint", "-m", "second", "--name", "second"]);
     let log = mount.cli_ok(&["log"]);
     assert!(log.lines().count() == 2 && log.contains("start") && log.contains("second"), "{log}");
     assert_eq!(mount.cli_ok(&["log", "-n", "1"]).lines().count(), 1);
@@ -59,6 +59,11 @@ fn a_day_of_work() {
     assert!(show.contains("first") && show.contains("src/a"), "{show}");
     let range = mount.cli_ok(&["diff", "start..@", "--name-only"]);
     assert!(range.contains("src/a") && range.contains("src/b") && range.contains("src/c"), "{range}");
+    let id = first["id"].as_str().unwrap();
+    for words in [&["start", "second"][..], &[id, &mount.newest()], &[&id[..12], "second", "src"]] {
+        let words: Vec<&str> = ["diff", "--name-only"].iter().chain(words).copied().collect();
+        assert_eq!(mount.cli_ok(&words), range, "{words:?}");
+    }
     mount.cli_ok(&["restore", "start", "src/b"]);
     assert_eq!(mount.read("src/b"), "b\n");
     mount.cli_ok(&["restore", "start"]);

@@ -42,7 +42,7 @@ class Branches:
     def __init__(self):
         self.trees = {}  # By the name of the branch.
         self.held = {}  # By id.
-        self.gone = []  # Trees of branches that were deleted: a checkpoint may have saved them.
+        self.gone = []  # Trees that branches had before they were deleted or restored: a checkpoint may have saved them.
         self.forget()
 
     def forget(self):
@@ -254,6 +254,7 @@ class OnBranches:
         identity = self.rng.choice(known)
         before, after = branches.trees[name], branches.held[identity].tree.copy()
         branches.instead = [branches.trees | {name: after}]
+        branches.gone.append(before)
         reply = request(self.view(name), "restore", ref=identity)
         self.hold(reply["safety"], before, name)
         branches.trees, branches.instead = branches.instead[0], []
