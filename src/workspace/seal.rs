@@ -97,10 +97,11 @@ fn seal_copy(repository: &Repository, plain: &Plain, copy: &FileBody) -> Result<
     let size_bytes = copy.size_bytes();
     let content = repository.put_content(&DirtyBytes { repository, body: copy, base: BaseExtents::default() })?;
     let data_bytes = if let Content::Manifest(_) = content { copy.data_bytes() } else { size_bytes };
-    // What was stored in pages that had been writable since before the cut moved no time.
     let bytes = reading::read(repository, copy, 0..size_bytes)?;
     let same = plain.holds(&bytes).map_err(WorkspaceError::io("staging file"))?;
-    let stamp = if same { plain.seen } else { plain.seen.of_the_past() };
+    let moved = !plain.file.stamp().map_err(WorkspaceError::io("staging file"))?.is_as(&plain.seen);
+    // What was stored in pages that had been writable since before the cut moved no time; any other change shows at the next look.
+    let stamp = if same || moved { plain.seen } else { plain.seen.of_the_past() };
     Ok(SealedFile { content, size_bytes, data_bytes, stamp: Some(stamp) })
 }
 
@@ -121,8 +122,8 @@ fn seal_plain(repository: &Repository, plain: &Plain) -> Result<SealedFile, Work
         let data_bytes = if let Content::Manifest(_) = content { body.data_bytes() } else { size_bytes };
         readings += 1;
         if readings == READINGS_MAX || stamp_now()?.is_as(&begun) {
-            // One that grew is another file by now.
-            let stamp = if size_bytes < begun.size_bytes { cut.of_the_past() } else { begun };
+            // That it grew shows at the next look.
+            let stamp = if size_bytes < begun.size_bytes { cut } else { begun };
             return Ok(SealedFile { content, size_bytes, data_bytes, stamp: Some(stamp) });
         }
     }

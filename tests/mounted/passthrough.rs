@@ -1,6 +1,6 @@
 //! Files handed to the kernel: the same promises, though their bytes do not pass the daemon.
 
-use crate::mount::{TestMount, described, noise};
+use crate::mount::{Ends, TestMount, described, noise};
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
@@ -322,18 +322,21 @@ fn a_checkpoint_beside_a_writer_that_never_stops_ends_and_has_what_had_returned(
     let path = mount.path("counter");
     let file = open(&path);
     file.set_len(4 << 20).unwrap();
+    let log = open(mount.path("log"));
     let stop = std::sync::atomic::AtomicBool::new(false);
     let returned = std::sync::atomic::AtomicU64::new(0);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for round in 1u64.. {
                 file.write_all_at(&round.to_le_bytes(), 1 << 20).unwrap();
+                log.write_all_at(&round.to_le_bytes(), (round - 1) * 8).unwrap();
                 returned.store(round, std::sync::atomic::Ordering::SeqCst);
                 if stop.load(std::sync::atomic::Ordering::SeqCst) {
                     return;
                 }
             }
         });
+        let _ends = Ends(&stop);
         for _ in 0..10 {
             let before = returned.load(std::sync::atomic::Ordering::SeqCst);
             let id = mount.checkpoint("beside");
@@ -346,7 +349,6 @@ fn a_checkpoint_beside_a_writer_that_never_stops_ends_and_has_what_had_returned(
                 break; // It was written between the checkpoint and the restore: the handle has a version of its own now.
             }
         }
-        stop.store(true, std::sync::atomic::Ordering::SeqCst);
     });
 }
 
@@ -376,14 +378,13 @@ fn ahead_in_checkpoints(
                 }
             }
         });
+        let _ends = Ends(&stop);
         let ahead = (0..10).map(|_| {
             let top = mount.control(format!("checkpoints/{}", mount.checkpoint("beside")));
             let directories = fs::read_dir(top.join("d")).unwrap().count();
             count(&File::open(top.join("file")).unwrap()) as i64 - directories as i64
         });
-        let ahead = ahead.collect();
-        stop.store(true, std::sync::atomic::Ordering::SeqCst);
-        ahead
+        ahead.collect()
     })
 }
 
