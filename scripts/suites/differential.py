@@ -26,6 +26,7 @@ TREES_EVERY = 100  # Operations between two comparisons of both trees.
 DIFFERENCES_MAX = 5
 SHRINK_SECS = int(os.environ.get("SHRINK_SECS", 20))
 SEVERAL_USERS = os.getuid() == 0 and not os.environ.get("PRIVATE")  # Others are not let into a private mount.
+UNTOLD = SEVERAL_USERS and "passthrough" in os.environ.get("MOUNT_OPTIONS", "")  # Who writes to an open file.
 STARTED_NS = time.time_ns() - 60 * 10**9
 
 NAMES = [b"a", b"b", b"c", b"d", b"e", b"\xff\xfe odd\n", b"n" * 255]
@@ -48,10 +49,9 @@ def noise(seed, length):
     return random.Random(seed).randbytes(length)
 
 
-def settable(info, mode):
-    """Returns the mode that a file is given: none of which docs/semantics.md says that the kernel, with the file in its hand, does not tell."""
-    untold = SEVERAL_USERS and "passthrough" in os.environ.get("MOUNT_OPTIONS", "") and stat.S_ISREG(info.st_mode)
-    return mode & ~(stat.S_ISUID | stat.S_ISGID) if untold else mode
+def told(mode, info):
+    """Returns the mode that a file is given where the kernel has files in its hand: none whose end it does not tell (docs/semantics.md)."""
+    return mode & ~(stat.S_ISUID | stat.S_ISGID) if stat.S_ISREG(info.st_mode) else mode
 
 
 class Side:
@@ -194,10 +194,10 @@ class Side:
         os.mknod(self.path(path), mode, device)
 
     def chmod(self, path, mode):
-        os.chmod(self.path(path), settable(os.stat(self.path(path)), mode))
+        os.chmod(self.path(path), told(mode, os.stat(self.path(path))) if UNTOLD else mode)
 
     def fchmod(self, slot, mode):
-        os.fchmod(self.fd(slot), settable(os.fstat(self.fd(slot)), mode))
+        os.fchmod(self.fd(slot), told(mode, os.fstat(self.fd(slot))) if UNTOLD else mode)
 
     def chown(self, path, uid, gid, follow):
         os.chown(self.path(path), uid, gid, follow_symlinks=follow)

@@ -58,7 +58,9 @@ fn is_reference(client: &Client, word: &OsStr) -> bool {
     if text.starts_with("branch/") || text.starts_with('@') {
         return true;
     }
-    Path::new(word).symlink_metadata().is_err() && client.run(&json!({ "do": "show", "ref": text })).is_ok()
+    let place = client.top().zip(client.relative(Path::new(word)).ok()).map(|(top, relative)| top.join(relative));
+    let exists = place.is_some_and(|place| place.symlink_metadata().is_ok());
+    !exists && client.run(&json!({ "do": "show", "ref": text })).is_ok()
 }
 
 /// Prints differences.

@@ -82,7 +82,7 @@ pub struct FileCut {
     pub ino: Ino,
     /// Its bytes at the cut; later writes do not change them, but in a plain file.
     pub body: FileBody,
-    /// What a plain file held at the cut, unless there was no room for it or its writers never paused.
+    /// What a plain file held at the cut, unless it was too large for that or its writers never paused.
     pub copy: Option<FileBody>,
 }
 
@@ -186,6 +186,8 @@ impl LiveTree {
 
     fn cut_entry(&mut self, ino: Ino, files: &mut FileCuts) -> Result<EntryCut, WorkspaceError> {
         let held = self.held.contains(&ino);
+        let unsealed = self.inode(ino)?.file().is_some_and(|body| body.sealed().is_none());
+        let copy = if held && unsealed { self.copy(ino, &mut files.copy_room) } else { None };
         let inode = self.inode_mut(ino)?;
         let entry = inode.to_entry();
         let mut file = None;
@@ -199,12 +201,6 @@ impl LiveTree {
             }
             if let FileBody::Layered(layered) = body {
                 layered.frozen = true; // Later writes go to a layer of their own.
-            }
-            let mut copy = None;
-            if let FileBody::Plain(plain) = body {
-                copy = plain.copy(&mut files.copy_room);
-                inode.mtime = plain.seen.mtime;
-                inode.ctime = inode.ctime.max(plain.seen.ctime);
             }
             file = Some(files.cuts.len());
             files.cuts.push(FileCut { ino, body: body.clone(), copy });
@@ -306,7 +302,8 @@ fn touched(cut: &Cut) -> impl Iterator<Item = Ino> + '_ {
 mod tests {
     use crate::object::{Author, Content, EntryKind, Name};
     use crate::repository::Repository;
-    use crate::workspace::{AttributeChange, Branches, CheckpointRequest, Ino, NewNode, ROOT, Workspace};
+    use crate::workspace::{AttributeChange, Branches, CheckpointRequest, Ino, NewNode, Opened, Purpose, ROOT, Workspace, seal};
+    use std::os::unix::fs::FileExt;
     use std::sync::Arc;
 
     const HOLE_BYTES: u64 = 1 << 30;
@@ -341,5 +338,31 @@ mod tests {
         assert_eq!(holes, [5..10 << 20, (10 << 20) + 4096..20 << 20]);
         assert_eq!(workspace.read(ino, 10 << 20, 9).unwrap(), b"meanwhile");
         assert_eq!(workspace.read(ino, 0, 5).unwrap(), b"start");
+    }
+
+    /// What was sealed of it was marked as changed at once: beside a writer that never paused, a restore was refused as busy.
+    #[test]
+    fn a_file_that_is_written_to_while_it_is_sealed_is_changed_for_who_looks_at_it() {
+        for size_bytes in [6, super::COPIES_BYTES_MAX + 1] {
+            let (_temp, workspace, _) = with_sparse_file();
+            let node = NewNode { kind: EntryKind::File, mode: 0o644, uid: 0, gid: 0, device: 0, target: Box::default() };
+            let ino = workspace.create(ROOT, &Name::new(b"open").unwrap(), node, 0).unwrap().ino;
+            let Opened::Handed(file) = workspace.open_file(ino, Purpose::WriteAsRoot).unwrap() else { panic!("not handed over") };
+            let kernel = file.to_change().unwrap();
+            kernel.set_len(size_bytes).unwrap();
+            let cut = {
+                let mut live = workspace.live();
+                assert!(live.is_dirty());
+                live.tree.cut().unwrap()
+            };
+            kernel.write_all_at(b"after the cut", size_bytes).unwrap();
+            let sealed = seal::seal(workspace.repository(), &cut).unwrap();
+            let at = cut.files.iter().position(|file| file.ino == ino).unwrap();
+            assert_eq!(sealed.files[at].size_bytes, size_bytes);
+            let mut live = workspace.live();
+            live.tree.settle(&cut, &sealed.directories, &sealed.files, sealed.root.links);
+            assert!(!live.tree.is_dirty(), "{size_bytes} bytes");
+            assert!(live.is_dirty(), "{size_bytes} bytes");
+        }
     }
 }

@@ -69,13 +69,17 @@ pub struct Plain {
 }
 
 impl Plain {
-    /// Reads the whole file when there is `room` for it, as it is at one instant, and takes that room. What is written without pause has no such
-    /// instant. How the file looked at the last try is noted in any case.
+    /// Reads the whole file when it is not large and there is `room` for it, as it is at one instant, and takes that room. What is written
+    /// without pause has no such instant. How the file looked at the last try is noted in any case.
     pub fn copy(&mut self, room: &mut u64) -> Option<FileBody> {
+        const COPY_BYTES_MAX: u64 = 4 << 20; // Everybody waits meanwhile: 15 MiB take 10 ms.
         const TRIES: usize = 3;
         for _ in 0..TRIES {
             let stamp = self.file.stamp().ok()?;
             self.seen = stamp;
+            if stamp.size_bytes > COPY_BYTES_MAX {
+                return None;
+            }
             *room = room.checked_sub(stamp.size_bytes)?;
             let mut bytes = vec![0; stamp.size_bytes as usize];
             self.file.read_at(0, &mut bytes).ok()?;
@@ -131,10 +135,23 @@ fn with_holes(whole: &FileBody, data: &[Range<u64>]) -> FileBody {
 impl LiveTree {
     /// Takes over what the kernel changed in a file that it may have in hand, and what ended thereby.
     pub fn look(&mut self, ino: Ino) {
-        let ends_privileges = self.plain(ino).is_some_and(|plain| plain.ends_privileges);
-        if self.note(ino) && ends_privileges {
+        if self.note(ino) && self.plain(ino).is_some_and(|plain| plain.ends_privileges) {
             self.end_privileges(ino);
         }
+    }
+
+    /// Reads a file in the kernel's hand as [`Plain::copy`] does, and takes over how it looked then.
+    pub(super) fn copy(&mut self, ino: Ino, room: &mut u64) -> Option<FileBody> {
+        let inode = self.inodes.get_mut(ino)?;
+        let Body::File(FileBody::Plain(plain)) = &mut inode.body else { return None };
+        let before = plain.seen;
+        let copy = plain.copy(room);
+        inode.mtime = plain.seen.mtime;
+        inode.ctime = inode.ctime.max(plain.seen.ctime);
+        if plain.ends_privileges && !plain.seen.is_as(&before) {
+            self.end_privileges(ino);
+        }
+        copy
     }
 
     /// Takes over how a file in the kernel's hand looks now; says whether it changed.

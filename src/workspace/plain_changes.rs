@@ -12,19 +12,21 @@ use crate::sys;
 use std::ops::Range;
 
 impl Live {
-    fn plain_to_change(&self, ino: Ino) -> Result<&Plain, WorkspaceError> {
+    /// Returns a plain file that is to be changed, after what the kernel changed in it: that ends no privileges which it gets now, and what
+    /// we change is no change of the kernel's.
+    fn plain_to_change(&mut self, ino: Ino) -> Result<&Plain, WorkspaceError> {
         if self.poisoned {
             return Err(WorkspaceError::ReadOnly);
         }
         if self.closed {
             return Err(WorkspaceError::NotFound("the branch".into()));
         }
+        self.tree.look(ino);
         self.tree.plain(ino).ok_or_else(|| WorkspaceError::Invalid("the file has no staging file of its own".into()))
     }
 
     /// Does what `change` says of the bytes and their time, and says whether it says anything else.
     pub(super) fn change_plain(&mut self, ino: Ino, change: &mut AttributeChange) -> Result<bool, WorkspaceError> {
-        self.tree.look(ino); // What was written before a program got its privileges does not end them.
         let plain = self.plain_to_change(ino)?;
         let size_bytes = change.size_bytes.take();
         let done = size_bytes.map_or(Ok(()), |size_bytes| plain.file.to_change()?.set_len(size_bytes));
@@ -42,7 +44,6 @@ impl Live {
         data: &[u8],
         strip_privileges: bool,
     ) -> Result<usize, WorkspaceError> {
-        self.tree.look(ino);
         let file = self.plain_to_change(ino)?.file.to_change();
         let written = file.and_then(|file| write_part(&file, offset, data)).map_err(WorkspaceError::io("staging file"))?;
         self.tree.note(ino);
@@ -64,7 +65,6 @@ impl Live {
             RangeChange::Allocate => 0,
         };
         let mode = if options.keep_size { mode | libc::FALLOC_FL_KEEP_SIZE } else { mode };
-        self.tree.look(ino);
         let file = self.plain_to_change(ino)?.file.to_change();
         let changed = file.and_then(|file| sys::change_range(&file, mode, range.start, range.end - range.start));
         changed.map_err(WorkspaceError::io("staging file"))?;

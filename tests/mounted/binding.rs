@@ -1,6 +1,6 @@
 //! What other programs rely on word for word, where it once was otherwise.
 
-use crate::mount::{TestMount, program};
+use crate::mount::{SetOnDrop, TestMount, program};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Read;
@@ -44,6 +44,7 @@ fn who_reads_a_control_file_never_finds_the_command_that_another_is_writing() {
                 (odd, seen.len())
             }));
         }
+        let set = SetOnDrop(&done);
         for at in 0..60 {
             mount.write("file", at.to_string());
             mount.tell(
@@ -51,7 +52,7 @@ fn who_reads_a_control_file_never_finds_the_command_that_another_is_writing() {
                 format!("number {at}: a message that is as long as an id is, or a little longer than that\n"),
             );
         }
-        done.store(true, Ordering::SeqCst);
+        drop(set);
         for reader in readers {
             let (odd, seen) = reader.join().unwrap();
             assert!(odd.is_empty(), "{} readings were none of the file's: {:?}", odd.len(), odd[0]);

@@ -1,6 +1,6 @@
 //! Branches under load: forks beside writers, gc beside forks and deletions, what many branches hold on disk.
 
-use crate::mount::{TestMount, noise};
+use crate::mount::{SetOnDrop, TestMount, noise};
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -87,6 +87,7 @@ fn a_fork_beside_writers_is_one_instant() {
                 }
             }));
         }
+        let _set = SetOnDrop(&stop);
         for at in 0..12 {
             while seen().iter().sum::<u64>() < 20 * (at + 1) && !writers.iter().any(|writer| writer.is_finished()) {
                 std::thread::yield_now();
@@ -95,7 +96,6 @@ fn a_fork_beside_writers_is_one_instant() {
             let forked = fs::create_dir(mount.control(format!("branches/fork{at}")));
             bounds.push((before, forked, seen()));
         }
-        stop.store(true, Ordering::Relaxed);
     });
     for (at, (before, forked, after)) in bounds.into_iter().enumerate() {
         forked.unwrap();

@@ -1,6 +1,6 @@
 //! Checkpoints: complete, flat in cost, and of one instant.
 
-use crate::mount::{TestMount, described, noise};
+use crate::mount::{SetOnDrop, TestMount, described, noise};
 use serde_json::json;
 use std::fs;
 use std::io::Write;
@@ -96,10 +96,10 @@ fn writers_go_on_while_a_checkpoint_runs_and_nothing_is_torn() {
                 }
             });
         }
+        let _set = SetOnDrop(&stop);
         for at in 0..30 {
             mount.tell("checkpoint", format!("number {at}"));
         }
-        stop.store(true, Ordering::Relaxed);
     });
     let ids: Vec<String> = mount.says("log").lines().map(|line| line[..64].to_owned()).collect();
     assert!(ids.len() > 5, "{}", ids.len());

@@ -1,6 +1,6 @@
 //! Links to external ids and the outbox: one transaction with the commit they belong to.
 
-use crate::mount::TestMount;
+use crate::mount::{SetOnDrop, TestMount};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -121,13 +121,13 @@ fn no_reader_of_the_tables_sees_part_of_a_checkpoint() {
     let done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
+            let _set = SetOnDrop(&done);
             for round in 1..20 {
                 for at in 1..=50 {
                     fs::write(mount.path(format!("d/{at}")), round.to_string()).unwrap();
                 }
                 mount.tell("checkpoint", linked("m", "sys", &round.to_string()));
             }
-            done.store(true, std::sync::atomic::Ordering::Relaxed);
         });
         let mut looks = 0;
         while !done.load(std::sync::atomic::Ordering::Relaxed) || looks == 0 {

@@ -370,10 +370,10 @@ fn hash(bytes: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// Says to others that it is over, also when a test fails on the way.
-pub struct Ends<'a>(pub &'a AtomicBool);
+/// Tells a thread of a test to end, also when the test fails: a scope waits for it.
+pub struct SetOnDrop<'a>(pub &'a AtomicBool);
 
-impl Drop for Ends<'_> {
+impl Drop for SetOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::SeqCst);
     }

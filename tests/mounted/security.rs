@@ -1,6 +1,6 @@
 //! The store, the control directory and what comes from elsewhere: nothing of it is trusted.
 
-use crate::mount::{TestMount, succeeded};
+use crate::mount::{SetOnDrop, TestMount, succeeded};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -76,9 +76,8 @@ fn harmed_meanwhile<T>(harm: impl Fn(u64) + Sync, work: impl FnOnce() -> T) -> T
                 harm(round);
             }
         });
-        let done = work();
-        ended.store(true, Ordering::Relaxed);
-        done
+        let _set = SetOnDrop(&ended);
+        work()
     })
 }
 

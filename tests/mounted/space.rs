@@ -1,6 +1,6 @@
 //! What the store takes, and gives back.
 
-use crate::mount::{PATIENCE, TestMount, disk_bytes, noise, program, succeeded};
+use crate::mount::{PATIENCE, SetOnDrop, TestMount, disk_bytes, noise, program, succeeded};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::Write;
@@ -130,10 +130,10 @@ fn gc_runs_beside_writers_and_loses_nothing() {
                 }
             }
         });
+        let _set = SetOnDrop(stop);
         for _ in 0..10 {
             collect(mount, &json!({ "grace_secs": 0 }));
         }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
     for id in mount.says("log").lines().map(|line| line[..64].to_owned()) {
         mount.shell(&format!("cat .memento/checkpoints/{id}/* > /dev/null"));
