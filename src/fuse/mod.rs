@@ -8,6 +8,7 @@ mod errno;
 mod filesystem;
 mod linger;
 mod listing;
+mod makers;
 mod mount;
 mod mounts;
 mod naming;

@@ -1,12 +1,13 @@
 //! Opens that are answered, as passthrough needs it: counted, with the backing file that the kernel was given for each node.
 
 use super::filesystem::{MementoFilesystem, Place};
+use super::makers::Makers;
 use super::naming::Done;
 use super::number::{NodeNumber, files_of};
 use super::reply::{FOREVER, GENERATION, control_created};
 use super::translate::{caller, guarded, refused};
 use super::view::View;
-use crate::workspace::{AttributeChange, Attributes, Due, Ino, Opened, Purpose, StagingFile, Stale};
+use crate::workspace::{AttributeChange, Attributes, Closed, Ino, Opened, Purpose, StagingFile, Stale};
 use fuser::{BackingId, Errno, FileHandle, FopenFlags, INodeNo, OpenFlags, ReplyCreate, ReplyOpen, Request};
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -19,22 +20,48 @@ use std::time::Duration;
 const A_MOMENT: Duration = Duration::from_millis(2);
 /// There is one state for all handles of a node.
 const HANDLE: FileHandle = FileHandle(0);
+/// What is written through such a handle does not pass the kernel's cache, nor its care for privileges and synchronous writes.
+pub(super) const UNCACHED: FileHandle = FileHandle(1);
 
 /// What is open through one mount.
 #[derive(Default)]
-pub(super) struct OpenFiles(Mutex<HashMap<u64, Node>>);
+pub(super) struct OpenFiles(Mutex<Opens>);
+
+#[derive(Default)]
+struct Opens {
+    nodes: HashMap<u64, Node>,
+    makers: Makers,
+}
 
 /// An open node.
 struct Node {
     view: Arc<View>,
     ino: Ino,
     count: u64,
+    /// The thread that opened it to fill it, if that is how it was opened first.
+    maker: Option<u32>,
     /// What the kernel reads and writes by itself; the same for every open of the node.
     backing: Option<Arc<BackingId>>,
 }
 
+/// How a file is opened, by whom.
+#[derive(Clone, Copy)]
+struct How {
+    thread: u32,
+    as_root: bool,
+    flags: i32,
+    /// It is empty.
+    to_fill: bool,
+}
+
+impl How {
+    fn of(request: &Request, flags: i32, to_fill: bool) -> Self {
+        Self { thread: request.pid(), as_root: request.uid() == 0, flags, to_fill: to_fill && is_to_write(flags) }
+    }
+}
+
 impl OpenFiles {
-    fn nodes(&self) -> MutexGuard<'_, HashMap<u64, Node>> {
+    fn opens(&self) -> MutexGuard<'_, Opens> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -43,20 +70,24 @@ impl OpenFiles {
         &self,
         view: &Arc<View>,
         ino: Ino,
-        purpose: Purpose,
+        how: How,
         register: impl FnOnce(&StagingFile) -> io::Result<BackingId>,
     ) -> Result<Option<Arc<BackingId>>, Errno> {
         let number = NodeNumber { namespace: files_of(view.number()), ino }.pack();
+        let appends = how.flags & libc::O_APPEND != 0; // Little by little, to what may become a long log.
+        let small = how.to_fill && !appends && self.opens().makers.makes_small_ones(how.thread);
+        let purpose = Purpose { write: is_to_write(how.flags), as_root: how.as_root, small };
         let opened = view.workspace.open_file(ino, purpose).map_err(refused("open", ino))?;
-        let mut nodes = self.nodes();
-        let node = nodes.entry(number).or_insert_with(|| Node { view: view.clone(), ino, count: 0, backing: None });
+        let mut opens = self.opens();
+        let maker = how.to_fill.then_some(how.thread);
+        let node = opens.nodes.entry(number).or_insert_with(|| Node { view: view.clone(), ino, count: 0, maker, backing: None });
         if let (Opened::Handed(file), None) = (&opened, &node.backing) {
             match register(file) {
                 Ok(backing) => node.backing = Some(Arc::new(backing)),
                 Err(err) => {
                     tracing::warn!(ino, %err, "the kernel takes no more files in hand");
                     if node.count == 0 {
-                        nodes.remove(&number);
+                        opens.nodes.remove(&number);
                     }
                     view.workspace.close_file(ino);
                     return Err(Errno::ENFILE);
@@ -68,24 +99,26 @@ impl OpenFiles {
     }
 
     /// Closes a node that was opened; returns its view and what is due there.
-    pub fn close(&self, number: INodeNo) -> Option<(Arc<View>, Due)> {
-        let mut nodes = self.nodes();
-        let node = nodes.get_mut(&number.0)?;
+    pub fn close(&self, number: INodeNo) -> Option<(Arc<View>, Closed)> {
+        let mut opens = self.opens();
+        let node = opens.nodes.get_mut(&number.0)?;
         node.count -= 1;
         let (view, ino) = (node.view.clone(), node.ino);
-        if node.count == 0 {
-            nodes.remove(&number.0); // The kernel lets go of the backing file now, before it is asked who has it.
+        // With the last one the kernel lets go of the backing file, before it is asked who has it.
+        let maker = if node.count == 0 { opens.nodes.remove(&number.0).and_then(|node| node.maker) } else { None };
+        drop(opens);
+        let closed = view.workspace.close_file(ino);
+        if let (Some(maker), Some(size_bytes)) = (maker, closed.size_bytes) {
+            self.opens().makers.filled(maker, size_bytes);
         }
-        drop(nodes);
-        let due = view.workspace.close_file(ino);
-        Some((view, due))
+        Some((view, closed))
     }
 }
 
 impl Drop for OpenFiles {
     fn drop(&mut self) {
         // A kernel that is gone closes nothing.
-        for (_, node) in self.nodes().drain() {
+        for (_, node) in self.opens().nodes.drain() {
             drop(node.backing);
             for _ in 0..node.count {
                 node.view.workspace.close_file(node.ino);
@@ -98,16 +131,12 @@ fn is_to_write(flags: i32) -> bool {
     flags & libc::O_ACCMODE != libc::O_RDONLY
 }
 
-fn purpose(request: &Request, flags: i32) -> Purpose {
-    match (is_to_write(flags), request.uid()) {
-        (false, _) => Purpose::Read,
-        (true, 0) => Purpose::WriteAsRoot,
-        (true, _) => Purpose::Write,
-    }
+fn is_only_to_write(flags: i32) -> bool {
+    flags & libc::O_ACCMODE == libc::O_WRONLY
 }
 
 /// Says whether each write through such an open is to survive a power cut.
-fn is_synchronous(flags: i32) -> bool {
+pub(super) fn is_synchronous(flags: i32) -> bool {
     flags & libc::O_DSYNC != 0 // Part of O_SYNC.
 }
 
@@ -128,7 +157,7 @@ impl MementoFilesystem {
                 let change = AttributeChange { size_bytes: Some(0), ..AttributeChange::default() };
                 self.set_attributes(request, &view, ino, change)?;
             }
-            files.open(&view, ino, purpose(request, flags), |file| reply.open_backing(file))
+            files.open(&view, ino, How::of(request, flags, flags & libc::O_TRUNC != 0), |file| reply.open_backing(file))
         });
         let backing = match opened {
             Ok(backing) => backing,
@@ -147,15 +176,15 @@ impl MementoFilesystem {
 
     /// Closes what was opened.
     pub(super) fn close_node(&self, number: INodeNo) -> Result<(), Errno> {
-        if let Some((view, due)) = self.open_files.as_ref().and_then(|files| files.close(number)) {
-            if due.rest {
+        if let Some((view, closed)) = self.open_files.as_ref().and_then(|files| files.close(number)) {
+            if closed.rest {
                 let workspace = view.workspace.clone();
                 self.mounts().background().run_once(("rest", workspace.branch_id()), move || {
                     std::thread::sleep(A_MOMENT);
                     workspace.rest_closed_files();
                 });
             }
-            if due.seal {
+            if closed.seal {
                 self.mounts().seal_later(&view.workspace);
             }
         }
@@ -202,7 +231,7 @@ impl MementoFilesystem {
         let made: Result<(Done<Attributes>, _), Errno> = guarded("create", || {
             let done = self.make_file(request, (parent, name), (mode, umask))?;
             let ino = done.result().ino;
-            let opened = files.open(&view, ino, purpose(request, flags), |file| reply.open_backing(file));
+            let opened = files.open(&view, ino, How::of(request, flags, true), |file| reply.open_backing(file));
             opened.inspect_err(|_| view.forget(ino, 1)).map(|backing| (done, backing)) // It is not handed out.
         });
         let (done, backing) = match made {
@@ -216,6 +245,11 @@ impl MementoFilesystem {
                 match backing {
                     Some(backing) => {
                         reply.created_passthrough(&FOREVER, &attr, GENERATION, HANDLE, FopenFlags::empty(), &backing);
+                    }
+                    // Before it writes through its cache the kernel asks for privileges that end, in a message of its own. Who reads
+                    // through the handle too needs that cache.
+                    None if is_only_to_write(flags) && !is_synchronous(flags) => {
+                        reply.created(&FOREVER, &attr, GENERATION, UNCACHED, FopenFlags::FOPEN_DIRECT_IO);
                     }
                     None => reply.created(&FOREVER, &attr, GENERATION, HANDLE, FopenFlags::FOPEN_KEEP_CACHE),
                 }

@@ -278,7 +278,7 @@ impl Filesystem for MementoFilesystem {
         &self,
         request: &Request,
         ino: INodeNo,
-        _fh: FileHandle,
+        fh: FileHandle,
         offset: u64,
         data: &[u8],
         write_flags: WriteFlags,
@@ -288,7 +288,7 @@ impl Filesystem for MementoFilesystem {
     ) {
         match self.place(ino) {
             Ok(Place::Files(view, ino)) => {
-                let asked = Asked { offset, data, write_flags, open_flags };
+                let asked = Asked { handle: fh, offset, data, write_flags, open_flags };
                 self.write_file(request, &view, ino, &asked, reply);
             }
             Ok(Place::Control(view, ino)) => {

@@ -2,15 +2,17 @@
 
 use super::filesystem::MementoFilesystem;
 use super::mounts::Mounts;
+use super::opens::{UNCACHED, is_synchronous};
 use super::reply;
 use super::translate::{guarded, refused};
 use super::view::View;
 use crate::workspace::{Ino, Stale, Workspace, WorkspaceError, Written};
-use fuser::{Errno, OpenFlags, ReplyWrite, Request, WriteFlags};
+use fuser::{Errno, FileHandle, OpenFlags, ReplyWrite, Request, WriteFlags};
 use std::sync::Arc;
 
 /// A write, as the kernel asks for it.
 pub(super) struct Asked<'a> {
+    pub handle: FileHandle,
     pub offset: u64,
     pub data: &'a [u8],
     pub write_flags: WriteFlags,
@@ -21,6 +23,11 @@ impl Asked<'_> {
     /// Says whether it is a page of a mapping that is written back: whoever wrote to it has long gone on.
     fn is_of_mapping(&self) -> bool {
         self.write_flags.contains(WriteFlags::FUSE_WRITE_CACHE)
+    }
+
+    /// Says whether the kernel leaves to us what goes with a write: it did not go through its cache.
+    fn is_uncached(&self) -> bool {
+        self.handle == UNCACHED
     }
 
     fn appends(&self) -> bool {
@@ -63,6 +70,9 @@ impl MementoFilesystem {
             if strip {
                 self.end_setgid(request, view, ino)?;
             }
+            if asked.is_uncached() {
+                view.workspace.end_capability(ino).map_err(refused("write", ino))?;
+            }
             Ok(way.write(&view.workspace, asked.data))
         });
         match written {
@@ -76,7 +86,15 @@ impl MementoFilesystem {
             }
             written => {
                 let written = written.and_then(|written| written.map_err(refused("write", ino)));
-                answer_write(self.mounts(), view, way, written, reply);
+                if asked.is_uncached() && is_synchronous(asked.open_flags.0) && written.is_ok() {
+                    let (mounts, view) = (self.mounts().clone(), view.clone());
+                    self.mounts().pool().run(move || {
+                        let synced = guarded("write", || view.workspace.sync_file(ino).map_err(refused("write", ino)));
+                        answer_write(&mounts, &view, way, synced.and(written), reply);
+                    });
+                } else {
+                    answer_write(self.mounts(), view, way, written, reply);
+                }
             }
         }
     }

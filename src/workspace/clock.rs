@@ -11,24 +11,40 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// There is one clock for the files of a machine.
 static FILES_CLOCK: OnceLock<FilesClock> = OnceLock::new();
+/// For how many files the process goes by it.
+static FILES: AtomicUsize = AtomicUsize::new(0);
 
-/// Returns the time for a change that happens now: never before one that the kernel stamped already, nor after one that it will stamp, once
-/// [`go_by_files`] was called.
+/// Returns the time for a change that happens now: never before one that the kernel stamped already, nor after one that it will stamp in a
+/// file for which [`go_by_files`] was called.
 pub fn now() -> Timestamp {
-    FILES_CLOCK.get().and_then(|clock| clock.now().ok()).unwrap_or_else(Timestamp::now)
+    let by_files = FILES.load(Ordering::Acquire) > 0;
+    by_files.then(of_files).flatten().unwrap_or_else(Timestamp::now)
 }
 
-/// Has all further changes stamped with the clock of files, which is not behind any stamp given so far.
+/// Has further changes stamped with the clock of files, for the sake of a file that the kernel may write from now on. It stamps nothing
+/// there earlier than what was stamped before: the clock is moved on here.
 pub fn go_by_files() {
-    if FILES_CLOCK.get().is_none() {
+    FILES.fetch_add(1, Ordering::AcqRel);
+    if of_files().is_none() {
         match FilesClock::new() {
             Ok(clock) => drop(FILES_CLOCK.set(clock)),
             Err(err) => tracing::warn!(%err, "times of files in the kernel's hand may be a tick behind those of others"),
         }
     }
+}
+
+/// Says that one such file is out of the kernel's hand.
+pub fn go_by_files_no_more() {
+    FILES.fetch_sub(1, Ordering::AcqRel);
+}
+
+/// Asks the clock of files, which moves it on to the machine's time.
+fn of_files() -> Option<Timestamp> {
+    FILES_CLOCK.get()?.now().ok()
 }
 
 /// A file in memory that is changed to see what time that gives it.
@@ -57,6 +73,22 @@ impl FilesClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Each file is changed by somebody who never looked at it: then the kernel stamps it with the time of its last tick.
+    #[test]
+    fn what_the_kernel_may_write_from_now_on_is_no_older_than_what_was_stamped_before() {
+        let temp = tempfile::tempdir().unwrap();
+        for round in 0..50 {
+            let file = File::create(temp.path().join(round.to_string())).unwrap();
+            let before = now();
+            go_by_files();
+            file.write_all_at(b"x", 0).unwrap();
+            let stamped = Stamp::of(&file).unwrap().mtime;
+            go_by_files_no_more();
+            assert!(before <= stamped, "round {round}: {before:?}, {stamped:?}");
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
 
     /// Found by the probe `order_of_times` in a mount with passthrough.
     #[test]

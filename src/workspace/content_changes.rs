@@ -1,6 +1,8 @@
 //! Changes of what a file holds and of what is said of it, checked against POSIX.
 
+use super::Workspace;
 use super::acl;
+use super::apply::CAPABILITY;
 use super::changes::Live;
 use super::clock;
 use super::error::WorkspaceError;
@@ -226,5 +228,14 @@ impl Live {
             Body::Directory(_) => Err(WorkspaceError::IsDirectory),
             _ => Err(WorkspaceError::Invalid("not a regular file".into())),
         }
+    }
+}
+
+impl Workspace {
+    /// Ends what a program may do beyond its caller's rights before it is written to, by anybody (capabilities(7)). The kernel asks for it
+    /// by itself where a write goes through its cache.
+    pub fn end_capability(&self, ino: Ino) -> Result<(), WorkspaceError> {
+        let capable = self.live().tree.inode(ino)?.xattrs.as_ref().is_some_and(|xattrs| xattrs.contains_key(CAPABILITY));
+        if capable { self.remove_xattr(ino, CAPABILITY) } else { Ok(()) }
     }
 }

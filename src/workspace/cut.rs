@@ -185,7 +185,7 @@ impl LiveTree {
     }
 
     fn cut_entry(&mut self, ino: Ino, files: &mut FileCuts) -> Result<EntryCut, WorkspaceError> {
-        let held = self.held.contains(&ino);
+        let held = self.held.contains(ino);
         let unsealed = self.inode(ino)?.file().is_some_and(|body| body.sealed().is_none());
         let copy = if held && unsealed { self.copy(ino, &mut files.copy_room) } else { None };
         let inode = self.inode_mut(ino)?;
@@ -347,7 +347,10 @@ mod tests {
             let (_temp, workspace, _) = with_sparse_file();
             let node = NewNode { kind: EntryKind::File, mode: 0o644, uid: 0, gid: 0, device: 0, target: Box::default() };
             let ino = workspace.create(ROOT, &Name::new(b"open").unwrap(), node, 0).unwrap().ino;
-            let Opened::Handed(file) = workspace.open_file(ino, Purpose::WriteAsRoot).unwrap() else { panic!("not handed over") };
+            let Opened::Handed(file) = workspace.open_file(ino, Purpose { write: true, as_root: true, small: false }).unwrap()
+            else {
+                panic!("not handed over")
+            };
             let kernel = file.to_change().unwrap();
             kernel.set_len(size_bytes).unwrap();
             let cut = {

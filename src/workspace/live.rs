@@ -2,13 +2,14 @@
 
 use super::error::WorkspaceError;
 use super::file::{FileBody, Source};
+use super::held_files::HeldFiles;
 use super::inode::{Directory, Generation, Ino, Inode, ROOT, Slot};
 use super::places::Place;
 use super::table::InodeTable;
 use crate::object::{Content, Entry, Name, ObjectId, Root, TreeItem};
 use crate::repository::Repository;
 use crate::tree;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ pub struct LiveTree {
     /// A cut was taken and is not settled: its names may enter the sealed tree at any time.
     pub(super) sealing: bool,
     /// Plain files that others may have descriptors or mappings of.
-    pub(super) held: HashSet<Ino>,
+    pub(super) held: HeldFiles,
     /// Sealed descriptions of the inodes with several names.
     pub(super) links_base: Option<ObjectId>,
     /// Identities whose description differs from the sealed one, with the generation of the last change.
@@ -50,7 +51,7 @@ impl LiveTree {
             next_alias: ALIAS_MIN,
             generation: 1,
             sealing: false,
-            held: HashSet::new(),
+            held: HeldFiles::default(),
             links_base: root.links,
             link_changes: BTreeMap::new(),
         };
@@ -282,7 +283,7 @@ impl LiveTree {
                 continue;
             }
             let Some(inode) = self.inodes.remove(ino) else { continue };
-            self.held.remove(&ino);
+            self.held.remove(ino);
             if inode.orphan && self.aliases.get(&inode.identity) == Some(&ino) {
                 self.aliases.remove(&inode.identity);
             }

@@ -19,6 +19,7 @@ mod file;
 mod gate;
 mod group_sync;
 mod head;
+mod held_files;
 mod import;
 mod inode;
 mod inspect;
@@ -61,7 +62,7 @@ pub use inspect::{Inspected, found_branches, inspect};
 pub use listing::Listed;
 pub use merge::{MergeRequest, MergeSource, Merged};
 pub use name_changes::RenameMode;
-pub use opens::{Due, Opened, Purpose, why_not_handed};
+pub use opens::{Closed, Opened, Purpose, why_not_handed};
 pub use operation::{AttributeChange, NewNode, RangeChange, RangeOptions};
 pub use restore::{BranchUndo, RestoreRequest, Restored, UndoPlan};
 #[doc(hidden)]

@@ -3,8 +3,8 @@
 use super::Workspace;
 use super::apply::CAPABILITY;
 use super::changes::Live;
-use super::clock;
 use super::error::WorkspaceError;
+use super::file::FileBody;
 use super::inode::Ino;
 use super::operation::{Operation, Resting};
 use super::staging::StagingFile;
@@ -26,24 +26,26 @@ pub struct Opens {
     count: u64,
 }
 
-/// What is due after a file was closed.
+/// A file that was closed, and what is due then.
 #[derive(Clone, Copy, Debug)]
-pub struct Due {
-    /// A seal.
+pub struct Closed {
+    /// Length of the file, if it still is one.
+    pub size_bytes: Option<u64>,
+    /// A seal is due.
     pub seal: bool,
-    /// [`Workspace::rest_closed_files`], a moment later.
+    /// [`Workspace::rest_closed_files`] is, a moment later.
     pub rest: bool,
 }
 
 /// What a file is opened for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// To be read.
-    Read,
-    /// To be written by somebody whose writes leave a program its privileges: root.
-    WriteAsRoot,
-    /// To be written by somebody else.
-    Write,
+#[derive(Clone, Copy, Debug)]
+pub struct Purpose {
+    /// To be written, not only read.
+    pub write: bool,
+    /// By root, whose writes leave a program its privileges.
+    pub as_root: bool,
+    /// What comes into it while it is empty will be small, as far as one can tell: a staging file of its own is not worth it.
+    pub small: bool,
 }
 
 /// Which way a file is opened.
@@ -61,12 +63,12 @@ impl Live {
         self.regular(ino)?;
         let handed = match self.opens.get(&ino) {
             Some(opens) => opens.handed,
-            None => self.is_to_hand(ino, purpose != Purpose::Read)? && self.hand(ino),
+            None => self.is_to_hand(ino, purpose)? && self.hand(ino),
         };
         self.opens.entry(ino).or_insert(Opens { handed, count: 0 }).count += 1;
         match self.tree.plain_mut(ino) {
             Some(plain) if handed => {
-                plain.ends_privileges |= purpose == Purpose::Write;
+                plain.ends_privileges |= purpose.write && !purpose.as_root;
                 let file = plain.file.clone();
                 self.tree.held.insert(ino);
                 Ok(Opened::Handed(file))
@@ -76,13 +78,13 @@ impl Live {
     }
 
     /// Says whether the kernel is to read and write a file by itself.
-    fn is_to_hand(&self, ino: Ino, write: bool) -> Result<bool, WorkspaceError> {
+    fn is_to_hand(&self, ino: Ino, purpose: Purpose) -> Result<bool, WorkspaceError> {
         let inode = self.tree.inode(ino)?;
         let capable = inode.xattrs.as_ref().is_some_and(|xattrs| xattrs.contains_key(CAPABILITY));
-        if write && (capable || inode.mode & SETUID_OR_SETGID != 0) {
+        if purpose.write && (capable || inode.mode & SETUID_OR_SETGID != 0) {
             return Ok(false); // Such rights end with the first write, which then must reach us.
         }
-        Ok(self.tree.plain(ino).is_some() || write && self.regular(ino)?.size_bytes() == 0)
+        Ok(self.tree.plain(ino).is_some() || purpose.write && !purpose.small && self.regular(ino)?.size_bytes() == 0)
     }
 
     /// Makes a file plain. One for which there is no room is opened the other way.
@@ -91,7 +93,6 @@ impl Live {
             return true;
         }
         let Ok(mtime) = self.tree.inode(ino).map(|inode| inode.mtime) else { return false };
-        clock::go_by_files();
         let file = self.staging.create_plain().and_then(|file| {
             file.set_modified(mtime)?; // From now on it is the file's own.
             Ok((file.stamp()?.ctime, file))
@@ -123,14 +124,14 @@ impl Live {
     /// nobody has it; a mapping outlives its descriptor.
     fn rest(&mut self, ino: Ino) -> bool {
         let Some(plain) = self.tree.plain(ino) else {
-            self.tree.held.remove(&ino);
+            self.tree.held.remove(ino);
             return true;
         };
         if plain.file.has_others() {
             return false;
         }
         self.tree.look(ino);
-        self.tree.held.remove(&ino);
+        self.tree.held.remove(ino);
         if let Some(plain) = self.tree.plain_mut(ino) {
             plain.ends_privileges = false;
         }
@@ -172,7 +173,7 @@ impl Live {
 
     /// Takes back what nobody has any more of the files whose last close did not find them so.
     pub fn rest_all(&mut self) {
-        for ino in self.tree.held.iter().copied().collect::<Vec<_>>() {
+        for ino in self.tree.held.to_vec() {
             if !self.opens.contains_key(&ino) {
                 self.rest(ino);
             }
@@ -182,7 +183,7 @@ impl Live {
     /// Says in a new segment of the journal which files are plain and held. What else is plain is named by segments that
     /// stay until it is sealed.
     pub fn name_held(&mut self) -> Result<(), WorkspaceError> {
-        for ino in self.tree.held.iter().copied().collect::<Vec<_>>() {
+        for ino in self.tree.held.to_vec() {
             let Some(plain) = self.tree.plain(ino) else { continue };
             let (staging, changed) = (plain.file.number(), plain.seen.ctime);
             if self.tree.inode(ino)?.orphan {
@@ -216,14 +217,15 @@ impl Live {
 impl Workspace {
     /// Opens a file; to be given back with [`Self::close_file`].
     pub fn open_file(&self, ino: Ino, purpose: Purpose) -> Result<Opened, WorkspaceError> {
-        if purpose == Purpose::Read { self.live().open(ino, purpose) } else { self.live_to_change().open(ino, purpose) }
+        if purpose.write { self.live_to_change().open(ino, purpose) } else { self.live().open(ino, purpose) }
     }
 
     /// Closes a file that was opened with [`Self::open_file`], and says what is due then.
-    pub fn close_file(&self, ino: Ino) -> Due {
+    pub fn close_file(&self, ino: Ino) -> Closed {
         let mut live = self.live();
         live.close(ino);
-        Due { seal: live.is_seal_due(), rest: !live.closed_and_held.is_empty() }
+        let size_bytes = live.regular(ino).ok().map(FileBody::size_bytes);
+        Closed { size_bytes, seal: live.is_seal_due(), rest: !live.closed_and_held.is_empty() }
     }
 
     /// Takes back closed files that the kernel had in hand for a moment longer.

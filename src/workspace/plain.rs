@@ -175,14 +175,14 @@ impl LiveTree {
 
     /// Takes over what the kernel changed in all files that it may have in hand.
     pub fn look_at_all(&mut self) {
-        for ino in self.held.iter().copied().collect::<Vec<_>>() {
+        for ino in self.held.to_vec() {
             self.look(ino);
         }
     }
 
     /// Returns what `stat` shows now.
     pub fn attributes(&mut self, ino: Ino) -> Result<Attributes, WorkspaceError> {
-        let held = self.held.contains(&ino);
+        let held = self.held.contains(ino);
         if held {
             self.look(ino);
         }
@@ -230,7 +230,7 @@ impl LiveTree {
                 (FileBody::Clean { content: *content, size_bytes: *size_bytes, data_bytes: *data_bytes }, false)
             }
         };
-        self.held.remove(&ino);
+        self.held.remove(ino);
         let generation = self.generation;
         let inode = self.inode_mut(ino)?;
         (inode.body, inode.mtime, inode.ctime) = (Body::File(body), mtime, ctime);
@@ -244,9 +244,11 @@ impl LiveTree {
     /// Takes over what the process before this one handed over. Who had it open there may go on writing.
     pub fn take_over(&mut self) {
         self.look_at_all();
-        let mut held = std::mem::take(&mut self.held);
-        held.retain(|ino| self.plain(*ino).is_some_and(|plain| plain.file.has_others()));
-        self.held = held;
+        for ino in self.held.to_vec() {
+            if !self.plain(ino).is_some_and(|plain| plain.file.has_others()) {
+                self.held.remove(ino);
+            }
+        }
     }
 }
 

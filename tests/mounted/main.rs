@@ -13,6 +13,7 @@ mod files;
 mod fsck;
 mod large_objects;
 mod links;
+mod makers;
 mod merge;
 mod mount;
 mod names;

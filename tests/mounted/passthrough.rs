@@ -495,6 +495,16 @@ fn what_the_kernel_writes_is_no_older_than_what_was_changed_before() {
         file.write_all_at(b"x", 0).unwrap();
         in_order(&mount.path("file"));
     }
+    drop(file);
+    for round in 0..1000 {
+        let dir = mount.path(format!("e{round}"));
+        fs::create_dir(&dir).unwrap(); // Nothing is in the kernel's hand meanwhile.
+        in_order(&dir);
+        let mut file = File::options().append(true).create(true).open(mount.path(format!("file{round}"))).unwrap();
+        file.write_all(b"x").unwrap();
+        drop(file);
+        in_order(&mount.path(format!("file{round}")));
+    }
 }
 
 #[test]

@@ -270,6 +270,11 @@ fn synchronous_writes_reach_the_disk() {
         ("O_SYNC", "fd = os.open('f', os.O_RDWR | os.O_SYNC)\nfor at in range(5): os.pwrite(fd, b'x', at)"),
         ("O_DSYNC", "fd = os.open('f', os.O_RDWR | os.O_DSYNC)\nfor at in range(5): os.pwrite(fd, b'x', at)"),
         ("RWF_DSYNC", "fd = os.open('f', os.O_RDWR)\nfor at in range(5): os.pwritev(fd, [b'x'], at, os.RWF_DSYNC)"),
+        (
+            "RWF_DSYNC where small files were made before",
+            "os.mkdir('d')\nfor at in range(20): os.close(put(f'd/{at}', b'x'))\nfd = os.open('d/f', os.O_WRONLY | os.O_CREAT)\n\
+             for at in range(5): os.pwritev(fd, [b'x'], at, os.RWF_DSYNC)",
+        ),
         ("no flag", "fd = os.open('f', os.O_RDWR)\nfor at in range(5): os.pwrite(fd, b'x', at)"),
     ] {
         mount.write("f", "y");
