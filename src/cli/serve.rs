@@ -14,6 +14,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -178,10 +179,15 @@ async fn wait(
 ) {
     let mut upkeep = tokio::time::interval(UPKEEP_INTERVAL);
     let mut upkeeping = None;
+    let mut preparing = None;
+    let ending = Arc::new(AtomicBool::new(false));
     let mut rest = Rest::default();
     loop {
         tokio::select! {
-            _ = &mut end => return,
+            _ = &mut end => {
+                ending.store(true, Ordering::Relaxed);
+                return;
+            }
             _ = signals.terminate.recv() => unmount(),
             _ = signals.interrupt.recv() => unmount(),
             _ = signals.hangup.recv() => {}
@@ -195,6 +201,12 @@ async fn wait(
                             branches.rest();
                             sys::give_memory_back();
                         }
+                    }));
+                }
+                if preparing.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
+                    let (branches, ending) = (branches.clone(), ending.clone());
+                    preparing = Some(tokio::task::spawn_blocking(move || {
+                        branches.prepare_quiet_files(&|| !ending.load(Ordering::Relaxed));
                     }));
                 }
             }

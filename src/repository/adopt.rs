@@ -1,60 +1,125 @@
 //! Stores a large file by taking over the file that holds its bytes: they are read once, to name the pieces, and copied nowhere.
 
 use super::put_content::{ByteSource, Run};
+use super::side_by_side::side_by_side;
 use super::{Repository, RepositoryError};
-use crate::object::{Content, ObjectId, ObjectKind};
+use crate::object::{Content, Extent, ObjectId, ObjectKind};
 use crate::store::{LargePiece, stored_form};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::{self, File};
 use std::ops::Range;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Shorter files are copied into packs: a large object costs three syncs.
-pub(super) const ADOPTED_BYTES_MIN: u64 = 4 << 20;
+pub const ADOPTED_BYTES_MIN: u64 = 4 << 20;
 /// What is stored already of a file, or is a hole, shall be no more than this part of it.
 const IDLE_PERCENT_MAX: u64 = 25;
+/// From this many bytes on one can tell, as a rule, which it will be.
+const JUDGED_BYTES: u64 = 2 << 20;
 /// Whether a file can be compressed is tried on that many samples, of that length.
 const SAMPLES: u64 = 8;
 const SAMPLE_BYTES: u64 = 64 << 10;
 /// A file of which more samples can be compressed is better off in packs.
 const SAMPLES_COMPRESSED_MAX: usize = 2;
 
+/// What became of a file's pieces so far.
+#[derive(Default)]
+struct Named {
+    /// Those that are not stored yet, and where they are.
+    fresh: HashMap<ObjectId, Range<u64>>,
+    fresh_bytes: u64,
+    bytes: u64,
+    /// Says that the file is worth being written to the disk: it will be taken over, as far as one can tell.
+    worth: Option<Sender<()>>,
+}
+
+impl Named {
+    fn add(&mut self, id: ObjectId, range: Range<u64>, fresh: bool) {
+        let len = range.end - range.start;
+        self.bytes += len;
+        if fresh && let Entry::Vacant(place) = self.fresh.entry(id) {
+            place.insert(range);
+            self.fresh_bytes += len;
+        }
+        if self.bytes >= JUDGED_BYTES && !is_idle(self.bytes, self.fresh_bytes) {
+            self.worth.take().map(|worth| worth.send(()));
+        }
+    }
+}
+
+/// Says whether too little of `bytes` is new for the file to be taken over.
+fn is_idle(bytes: u64, fresh_bytes: u64) -> bool {
+    bytes.saturating_sub(fresh_bytes) * 100 > bytes * IDLE_PERCENT_MAX
+}
+
 impl Repository {
     /// Stores a file whose bytes are all in the file at `path`, each at its own offset, and do not change any more.
     pub(super) fn adopt(&self, source: &dyn ByteSource, runs: Vec<Run>, path: &Path) -> Result<Content, RepositoryError> {
-        let fresh: Mutex<HashMap<ObjectId, Range<u64>>> = Mutex::default();
-        let name = |at: u64, bytes: &[u8]| {
-            let id = ObjectId::of(bytes);
-            self.note_use(&id);
-            if !self.contains(&id)? {
-                let mut fresh = fresh.lock().unwrap_or_else(PoisonError::into_inner);
-                fresh.entry(id).or_insert(at..at + bytes.len() as u64);
-            } else if self.is_damaged(&id) {
-                self.put(ObjectKind::Blob, bytes)?;
-            } else {
-                self.add_reused(id);
-            }
-            Ok(id)
-        };
-        let content = std::thread::scope(|scope| {
-            let written = scope.spawn(|| sync(path)); // The disk need not wait until everything is named.
-            let content = self.put_pieces(source, runs, &name);
-            let written = written.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            written.and(content)
-        })?;
-        let mut fresh: Vec<LargePiece> = fresh.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect();
+        let (worth, is_worth) = mpsc::channel();
+        let named = Mutex::new(Named { worth: Some(worth), ..Named::default() });
+        let (content, synced) = std::thread::scope(|scope| {
+            // The disk need not wait until everything is named. A file that nobody calls worth it ends the waiting unwritten.
+            let synced = scope.spawn(move || is_worth.recv().is_ok().then(|| sync(path)));
+            let content = self.name_pieces(source, runs, &named);
+            locked(&named).worth = None;
+            (content, synced.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
+        let synced = synced.transpose()?.is_some();
+        let content = content?;
+        let Named { fresh, fresh_bytes, .. } = named.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut fresh: Vec<LargePiece> = fresh.into_iter().collect();
         fresh.sort_unstable_by_key(|(_, range)| range.start);
+        if is_idle(fs::metadata(path).map_err(failed)?.len(), fresh_bytes) {
+            return self.copy(source, &fresh).map(|()| content);
+        }
+        if !synced {
+            sync(path)?;
+        }
         self.take_over(source, path, &fresh)?;
         Ok(content)
     }
 
-    fn take_over(&self, source: &dyn ByteSource, path: &Path, fresh: &[LargePiece]) -> Result<(), RepositoryError> {
-        let fresh_bytes: u64 = fresh.iter().map(|(_, range)| range.end - range.start).sum();
-        let len = fs::metadata(path).map_err(failed)?.len();
-        if len.saturating_sub(fresh_bytes) * 100 > len * IDLE_PERCENT_MAX {
-            return self.copy(source, fresh);
+    /// Names the pieces of a file, sees which are stored already, and stores the list of them.
+    fn name_pieces(&self, source: &dyn ByteSource, runs: Vec<Run>, named: &Mutex<Named>) -> Result<Content, RepositoryError> {
+        let name = |id: ObjectId, range: Range<u64>, bytes: &dyn Fn() -> Result<Vec<u8>, RepositoryError>| {
+            self.note_use(&id);
+            let fresh = !self.contains(&id)?;
+            if !fresh && self.is_damaged(&id) {
+                self.put(ObjectKind::Blob, &bytes()?)?;
+            } else if !fresh {
+                self.add_reused(id);
+            }
+            locked(named).add(id, range, fresh);
+            Ok::<_, RepositoryError>(())
+        };
+        let Some(extents) = source.named() else {
+            return self.put_pieces(source, runs, &|at, bytes| {
+                let id = ObjectId::of(bytes);
+                name(id, at..at + bytes.len() as u64, &|| Ok(bytes.to_vec()))?;
+                Ok(id)
+            });
+        };
+        let mut at = 0;
+        for Extent { len, blob } in &*extents {
+            let range = at..at + len;
+            at = range.end;
+            if let Some(id) = blob {
+                let read = || {
+                    let mut bytes = Vec::new();
+                    source.read(range.clone(), &mut bytes)?;
+                    Ok(bytes)
+                };
+                name(*id, range.clone(), &read)?;
+            }
         }
+        self.put_list(extents.to_vec())
+    }
+
+    fn take_over(&self, source: &dyn ByteSource, path: &Path, fresh: &[LargePiece]) -> Result<(), RepositoryError> {
         let id = self.packs.write_list(path, fresh)?;
         if self.name(path, id, fresh)? { Ok(()) } else { self.copy(source, fresh) }
     }
@@ -69,14 +134,19 @@ impl Repository {
         Ok(true)
     }
 
+    /// Copies pieces into packs, from several threads.
     fn copy(&self, source: &dyn ByteSource, pieces: &[LargePiece]) -> Result<(), RepositoryError> {
-        let mut bytes = Vec::new();
-        for (_, range) in pieces {
-            bytes.clear();
-            source.read(range.clone(), &mut bytes)?;
-            self.put(ObjectKind::Blob, &bytes)?;
-        }
-        Ok(())
+        let next = AtomicUsize::new(0);
+        side_by_side(pieces.len() > 1, || {
+            let mut bytes = Vec::new();
+            while let Some((_, range)) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
+                bytes.clear();
+                source.read(range.clone(), &mut bytes)?;
+                self.put(ObjectKind::Blob, &bytes)?;
+            }
+            Ok(Vec::<()>::new())
+        })
+        .map(drop)
     }
 
     /// Says whether compressing a file would save room, as far as samples tell.
@@ -92,6 +162,10 @@ impl Repository {
         }
         Ok(compressed > SAMPLES_COMPRESSED_MAX)
     }
+}
+
+fn locked(named: &Mutex<Named>) -> MutexGuard<'_, Named> {
+    named.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn sync(path: &Path) -> Result<(), RepositoryError> {

@@ -22,6 +22,7 @@ mod trouble;
 mod verify;
 mod watch;
 
+pub use adopt::ADOPTED_BYTES_MIN as LARGE_BYTES_MIN;
 pub use commits::{CommitRequest, FIRST_SEGMENT, MAIN_BRANCH};
 pub use error::RepositoryError;
 pub use gc::{GcRules, InUse, UseGuard};

@@ -8,7 +8,7 @@ use crate::object::{Content, Extent, Manifest, ObjectId, ObjectKind};
 use crate::store::chunk::{ChunkSizes, chunk_sizes_for};
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Files without holes up to this size are one blob.
 const BLOB_BYTES_MAX: u64 = 1 << 20;
@@ -39,6 +39,10 @@ pub trait ByteSource: Sync {
     fn take_file(&self) -> Option<PathBuf> {
         None
     }
+    /// Returns the pieces of the whole file, if [`Repository::pieces_of`] named them before and nothing changed since.
+    fn named(&self) -> Option<Arc<Vec<Extent>>> {
+        None
+    }
     /// Returns the piece starting at `at` if it is known to be stored already and ends by `end`.
     fn stored(&self, _at: u64, _end: u64) -> Option<Extent> {
         None
@@ -67,6 +71,11 @@ impl Repository {
         self.put_pieces(source, runs, &|_, bytes| self.put(ObjectKind::Blob, bytes))
     }
 
+    /// Names the pieces of a file, and stores nothing.
+    pub fn pieces_of(&self, source: &dyn ByteSource) -> Result<Vec<Extent>, RepositoryError> {
+        cut(source, source.runs(), &|_, bytes| Ok(ObjectId::of(bytes)))
+    }
+
     /// Has `put` store or find the pieces of a file, and stores the list of them.
     pub(super) fn put_pieces(
         &self,
@@ -74,17 +83,27 @@ impl Repository {
         runs: Vec<Run>,
         put: &PutPiece<'_>,
     ) -> Result<Content, RepositoryError> {
-        let sizes = chunk_sizes_for(source.size_bytes());
-        let mut manifest = Manifest::default();
-        for run in runs {
-            if run.hole {
-                push_hole(&mut manifest, run.range.end - run.range.start);
-            } else {
-                manifest.extents.extend(put_run(source, run.range, sizes, put)?);
-            }
-        }
-        Ok(Content::Manifest(self.put(ObjectKind::Manifest, &manifest.encode())?))
+        self.put_list(cut(source, runs, put)?)
     }
+
+    /// Stores the list of a file's pieces.
+    pub(super) fn put_list(&self, extents: Vec<Extent>) -> Result<Content, RepositoryError> {
+        Ok(Content::Manifest(self.put(ObjectKind::Manifest, &Manifest { extents }.encode())?))
+    }
+}
+
+/// Has `put` store, find or name the pieces of a file.
+fn cut(source: &dyn ByteSource, runs: Vec<Run>, put: &PutPiece<'_>) -> Result<Vec<Extent>, RepositoryError> {
+    let sizes = chunk_sizes_for(source.size_bytes());
+    let mut extents = Vec::new();
+    for run in runs {
+        if run.hole {
+            push_hole(&mut extents, run.range.end - run.range.start);
+        } else {
+            extents.extend(put_run(source, run.range, sizes, put)?);
+        }
+    }
+    Ok(extents)
 }
 
 fn put_run(
@@ -123,10 +142,10 @@ fn put_batches(cutter: &Mutex<Cutter<'_>>, put: &PutPiece<'_>) -> Result<Vec<(us
     }
 }
 
-fn push_hole(manifest: &mut Manifest, len: u64) {
-    match manifest.extents.last_mut() {
+fn push_hole(extents: &mut Vec<Extent>, len: u64) {
+    match extents.last_mut() {
         Some(Extent { len: last, blob: None }) => *last += len,
-        _ => manifest.extents.push(Extent { len, blob: None }),
+        _ => extents.push(Extent { len, blob: None }),
     }
 }
 

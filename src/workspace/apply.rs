@@ -310,7 +310,10 @@ impl LiveTree {
         let inode = self.inode_mut(ino)?;
         inode.content_changed_in = generation;
         match &mut inode.body {
-            Body::File(FileBody::Layered(layered)) => Ok(layered),
+            Body::File(FileBody::Layered(layered)) => {
+                layered.edit();
+                Ok(layered)
+            }
             _ => Err(WorkspaceError::Invalid("the file has no layer".into())),
         }
     }

@@ -311,6 +311,11 @@ impl Branches {
         }
     }
 
+    /// Reads the large files that went quiet since the last call, as long as `goes_on` says so, while everybody else has the processor first.
+    pub fn prepare_quiet_files(&self, goes_on: &(dyn Fn() -> bool + Sync)) {
+        self.opened().iter().for_each(|workspace| workspace.prepare_quiet_files(goes_on));
+    }
+
     /// Lets go of what is kept in memory only because it may be wanted again.
     pub fn rest(&self) {
         for workspace in self.opened() {

@@ -7,6 +7,7 @@ use super::journal::Journal;
 use super::live::LiveTree;
 use super::opens::Opens;
 use super::operation::Operation;
+use super::quiet::Staged;
 use super::staging_dir::StagingDir;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,6 +30,8 @@ pub struct Live {
     pub unsaved_bytes: u64,
     /// How often files are open, where opens are told.
     pub opens: HashMap<Ino, Opens>,
+    /// Files whose bytes go to staging files.
+    pub staged: Staged,
     /// Files that the kernel had still when they were closed.
     pub closed_and_held: Vec<Ino>,
 }

@@ -133,6 +133,7 @@ impl Live {
         }
         self.expect_record(ino)?; // Bytes in place of older ones cannot be taken back when their record finds no room.
         let written = self.stage(ino, identity, offset, data)?;
+        self.staged.note(ino);
         let operation = Operation::WriteStaged { identity, offset, len: written as u64, strip_privileges, time };
         self.perform(&operation, &[ino]).map(|()| written)
     }

@@ -4,7 +4,7 @@ use super::cut::SealedFile;
 use super::extents::{ExtentMap, Fill};
 use super::plain::Plain;
 use super::staging::StagingFile;
-use crate::object::Content;
+use crate::object::{Content, Extent};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -41,6 +41,10 @@ pub struct Layered {
     pub extents: ExtentMap,
     /// A cut holds this layer: its staging file must not change any more.
     pub frozen: bool,
+    /// How often it was changed.
+    pub edits: u64,
+    /// The pieces of the whole file, named since the last change.
+    pub named: Option<Arc<Vec<Extent>>>,
 }
 
 /// What lies below the new bytes of a file.
@@ -70,6 +74,9 @@ pub enum Source {
     /// Sealed content, from an offset.
     Clean(Content, u64),
 }
+
+/// A range of a file, and the bytes in memory that are there, from an offset.
+pub type BytesAt = (Range<u64>, Arc<Vec<u8>>, usize);
 
 /// One piece of a file.
 #[derive(Clone, Debug)]
@@ -144,7 +151,7 @@ impl Layered {
             FileBody::Plain(plain) => Base::Frozen(Arc::new(plain.to_layer())),
         };
         let base_bytes = if matches!(base, Base::Nothing) { 0 } else { size_bytes };
-        Self { size_bytes, base, base_bytes, staging: None, extents: ExtentMap::default(), frozen: false }
+        Self { size_bytes, base, base_bytes, staging: None, extents: ExtentMap::default(), frozen: false, edits: 0, named: None }
     }
 
     /// Changes the length; what is cut off never shows again.
@@ -254,6 +261,34 @@ impl Layered {
             }
         }
         self.base = if content == Content::Empty { Base::Nothing } else { Base::Clean(content) };
+    }
+
+    /// Takes note that it is about to change.
+    pub fn edit(&mut self) {
+        self.edits += 1;
+        self.named = None;
+    }
+
+    /// Says whether nothing changed since `then`, which was this layer.
+    pub fn is_as(&self, then: &Self) -> bool {
+        let file = |layered: &Self| layered.staging.as_ref().map(|file| file.number());
+        (file(self), self.edits) == (file(then), then.edits)
+    }
+
+    /// Returns the staging file in which all bytes lie, each at its own offset, and those that are in memory instead: the file had them before
+    /// it grew.
+    pub fn whole(&self) -> Option<(Arc<StagingFile>, Vec<BytesAt>)> {
+        let mut only: Option<Arc<StagingFile>> = None;
+        let mut in_memory = Vec::new();
+        for piece in self.pieces(0..self.size_bytes) {
+            match piece.source {
+                Source::Hole => {}
+                Source::Staging(file, _) if only.as_ref().is_none_or(|only| Arc::ptr_eq(only, &file)) => only = Some(file),
+                Source::Bytes(bytes, offset) => in_memory.push((piece.range, bytes, offset as usize)),
+                _ => return None,
+            }
+        }
+        Some((only?, in_memory))
     }
 
     /// Calls `visit` with every staging file that holds bytes of this file.

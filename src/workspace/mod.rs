@@ -37,6 +37,7 @@ mod places;
 mod plain;
 mod plain_changes;
 mod primitives;
+mod quiet;
 mod reading;
 mod replay;
 mod restore;
@@ -81,6 +82,7 @@ use gate::{Entered, Gate};
 use head::{Head, HeadGuard};
 use journal::Journal;
 use live::LiveTree;
+use quiet::Staged;
 use staging_dir::StagingDir;
 use standing::Standing;
 use std::collections::HashMap;
@@ -146,6 +148,7 @@ impl Workspace {
             dirty_bytes: 0,
             unsaved_bytes: 0,
             opens: HashMap::new(),
+            staged: Staged::default(),
             closed_and_held: Vec::new(),
         };
         let standing = Standing {

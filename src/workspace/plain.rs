@@ -111,7 +111,16 @@ impl Plain {
         if let Ok(data) = self.file.data_ranges(size_bytes) {
             set_holes(&mut extents, &data, size_bytes);
         }
-        Layered { size_bytes, base: Base::Nothing, base_bytes: 0, staging: Some(self.file.clone()), extents, frozen: true }
+        Layered {
+            size_bytes,
+            base: Base::Nothing,
+            base_bytes: 0,
+            staging: Some(self.file.clone()),
+            extents,
+            frozen: true,
+            edits: 0,
+            named: None,
+        }
     }
 }
 

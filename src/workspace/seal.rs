@@ -2,10 +2,9 @@
 
 use super::cut::{Cut, DirectoryCut, Edit, EntryCut, FileCut, SealedFile};
 use super::error::WorkspaceError;
-use super::file::{FileBody, Source};
+use super::file::{FileBody, Layered, Source};
 use super::plain::{Plain, Stamp};
 use super::reading;
-use super::staging::StagingFile;
 use crate::object::{Content, Entry, Extent, Name, Node, ObjectId, ObjectKind, Root, TreeItem};
 use crate::repository::{ByteSource, Repository, RepositoryError, Run, side_by_side};
 use crate::tree::{self, NodeSink};
@@ -76,6 +75,41 @@ pub fn seal_file(repository: &Repository, body: &FileBody) -> Result<SealedFile,
         _ => size_bytes,
     };
     Ok(SealedFile { content, size_bytes, data_bytes, stamp: None })
+}
+
+/// Names the pieces of a file that lies in a layer alone, and stores nothing. Fails when `goes_on` says no.
+pub fn pieces_of(
+    repository: &Repository,
+    layered: &Layered,
+    goes_on: &(dyn Fn() -> bool + Sync),
+) -> Result<Vec<Extent>, WorkspaceError> {
+    let body = FileBody::Layered(Box::new(layered.clone()));
+    let bytes = DirtyBytes { repository, body: &body, base: BaseExtents::default() };
+    Ok(repository.pieces_of(&AsLongAs { bytes, goes_on })?)
+}
+
+/// A dirty file that is read as long as it is worth it.
+struct AsLongAs<'a> {
+    bytes: DirtyBytes<'a>,
+    goes_on: &'a (dyn Fn() -> bool + Sync),
+}
+
+impl ByteSource for AsLongAs<'_> {
+    fn size_bytes(&self) -> u64 {
+        self.bytes.size_bytes()
+    }
+
+    fn runs(&self) -> Vec<Run> {
+        self.bytes.runs()
+    }
+
+    fn read(&self, range: Range<u64>, bytes: &mut Vec<u8>) -> Result<(), RepositoryError> {
+        if (self.goes_on)() {
+            self.bytes.read(range, bytes)
+        } else {
+            Err(RepositoryError::Other("it is not wanted any more".into()))
+        }
+    }
 }
 
 fn seal_cut(repository: &Repository, file: &FileCut) -> Result<SealedFile, WorkspaceError> {
@@ -162,24 +196,22 @@ impl ByteSource for DirtyBytes<'_> {
     }
 
     fn take_file(&self) -> Option<PathBuf> {
-        let mut only: Option<Arc<StagingFile>> = None;
-        let mut in_memory = Vec::new();
-        for piece in self.body.pieces(0..self.body.size_bytes()) {
-            match piece.source {
-                Source::Hole => {}
-                Source::Staging(file, _) if only.as_ref().is_none_or(|only| Arc::ptr_eq(only, &file)) => only = Some(file),
-                // What it was before it grew: the journal has these bytes, and the staging file room for them, where nobody reads.
-                Source::Bytes(bytes, offset) => in_memory.push((piece.range, bytes, offset as usize)),
-                _ => return None,
-            }
-        }
-        let file = only?;
+        let FileBody::Layered(layered) = self.body else { return None };
+        let (file, in_memory) = layered.whole()?;
         let path = file.give_away()?;
+        // The journal has these bytes, and the staging file room for them, where nobody reads.
         for (range, bytes, offset) in in_memory {
             let part = bytes.get(offset..offset + (range.end - range.start) as usize)?;
             file.write_at(range.start, part).ok().filter(|written| *written == part.len())?;
         }
         Some(path)
+    }
+
+    fn named(&self) -> Option<Arc<Vec<Extent>>> {
+        match self.body {
+            FileBody::Layered(layered) => layered.named.clone(),
+            _ => None,
+        }
     }
 
     fn stored(&self, at: u64, end: u64) -> Option<Extent> {

@@ -131,3 +131,65 @@ fn damage_in_a_large_object_is_noticed_and_the_index_is_rebuilt_from_it() {
     assert!(mount.says("error").contains("damaged"));
     assert!(fs::read(mount.path("large")).unwrap() == bytes);
 }
+
+/// Says how many bytes the daemon read so far.
+fn bytes_read(mount: &TestMount) -> u64 {
+    let said = fs::read_to_string(format!("/proc/{}/io", mount.pid())).unwrap();
+    said.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+}
+
+/// A mount that says when a file is ready for its checkpoint.
+fn talkative() -> TestMount {
+    let mut mount = TestMount::unmounted();
+    mount.mount_with(&[], &[("RUST_LOG", "mementofs=debug")]);
+    mount
+}
+
+/// Waits until that many files are.
+fn are_ready(mount: &TestMount, files: usize) {
+    for _ in 0..1200 {
+        if mount.log().matches("ready for its checkpoint").count() == files {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    panic!("nobody reads the files: {}", mount.log());
+}
+
+#[test]
+fn a_large_file_that_went_quiet_is_read_before_its_checkpoint() {
+    let mut mount = talkative();
+    let bytes = noise(30 * MIB, 8);
+    mount.write("large", &bytes);
+    are_ready(&mount, 1);
+    let before = bytes_read(&mount);
+    let id = mount.checkpoint("large");
+    let read = bytes_read(&mount) - before;
+    assert!(read < 2 * MIB as u64, "{read} bytes were read for the checkpoint");
+    assert_eq!(large_objects(&mount).len(), 1);
+    assert!(fs::read(mount.control(format!("checkpoints/{id}/large"))).unwrap() == bytes);
+    is_sound(&mut mount);
+}
+
+#[test]
+fn what_is_done_to_a_file_after_it_was_read_is_in_the_checkpoint() {
+    let mut mount = talkative();
+    for at in 0..4 {
+        mount.write(&format!("large{at}"), noise(5 * MIB, at));
+    }
+    are_ready(&mount, 4);
+    let change = |at: u64| File::options().write(true).open(mount.path(format!("large{at}"))).unwrap();
+    change(0).write_all_at(b"changed", 3_000_000).unwrap();
+    change(1).set_len(4_500_000).unwrap();
+    change(1).set_len(5_500_000).unwrap();
+    mount.shell("fallocate --punch-hole --offset 2097152 --length 1048576 large2");
+    let seen: Vec<_> = (0..4).map(|at| fs::read(mount.path(format!("large{at}"))).unwrap()).collect();
+    let id = mount.checkpoint("changed");
+    mount.shell("rm large*");
+    mount.tell("restore", &id);
+    for (at, bytes) in seen.iter().enumerate() {
+        assert!(fs::read(mount.path(format!("large{at}"))).unwrap() == *bytes, "large{at}");
+    }
+    assert!(seen[0][3_000_000..].starts_with(b"changed") && seen[1][4_500_000..] == [0; 1_000_000]);
+    is_sound(&mut mount);
+}
