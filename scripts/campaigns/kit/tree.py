@@ -156,11 +156,11 @@ class Tree:
         self._change(path, mtime=nanos)
 
 
-def torn(before, operation):
+def torn(before, operation, parts=False):
     """Returns what finds the tree after a write that was cut short: a function of the tree that is there.
 
     The daemon may die in the middle of a write over bytes of a large file that are new themselves: each byte is then the old or the
-    new one. The function returns None where that is not what is there.
+    new one. The function returns None where that is not what is there. With `parts` it may end anywhere in what is written.
     """
     def after(found):
         if operation[0] not in ("write", "map"):
@@ -171,7 +171,7 @@ def torn(before, operation):
         whole, tree = before.copy(), before.copy()
         whole.apply(operation)
         data, old, new = found.node(path).data, before.node(path).data, whole.node(path).data
-        if len(data) not in (len(old), len(new)):
+        if len(data) not in (len(old), len(new)) and not (parts and len(old) < len(data) < len(new)):
             return None
         old, new = old.ljust(len(data), b"\0")[:len(data)], new[:len(data)]
         if any(byte not in either for byte, *either in zip(data, old, new)):
