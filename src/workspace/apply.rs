@@ -4,13 +4,12 @@ use super::acl;
 use super::error::WorkspaceError;
 use super::extents::Fill;
 use super::file::{BLOCK_BYTES, Base, FileBody, Layered, SMALL_BYTES_MAX};
-use super::inode::{Body, Directory, Ino, Inode, ROOT};
+use super::inode::{Body, Ino, Inode, ROOT};
 use super::live::LiveTree;
 use super::operation::{AttributeChange, NewNode, Operation, RangeChange, RangeOptions};
 use super::places::Places;
 use super::staging_dir::StagingDir;
 use crate::object::{EntryKind, Name, Timestamp, Xattrs};
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -403,7 +402,7 @@ fn new_inode(identity: u64, node: &NewNode, xattrs: &Xattrs, time: Timestamp) ->
 fn new_body(node: &NewNode) -> Body {
     match node.kind {
         EntryKind::File => Body::File(FileBody::empty()),
-        EntryKind::Directory => Body::Directory(Directory { base: None, base_has_links: false, slots: BTreeMap::new() }),
+        EntryKind::Directory => Body::Directory(Box::default()),
         EntryKind::Symlink => Body::Symlink(node.target.clone().into()),
         EntryKind::Fifo => Body::Fifo,
         EntryKind::Socket => Body::Socket,

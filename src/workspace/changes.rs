@@ -70,7 +70,7 @@ impl Live {
 
     /// Makes sure that the current journal segment says where a file is, so that a replay can load it.
     pub(super) fn bind(&mut self, ino: Ino) -> Result<(), WorkspaceError> {
-        let segment = self.journal.segment();
+        let segment = self.journal.segment() as u32;
         let mut unbound = Vec::new();
         let mut next = ino;
         while next != ROOT {

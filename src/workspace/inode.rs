@@ -46,14 +46,14 @@ pub struct Inode {
     pub linked: bool,
     /// It has no name in the live tree any more; it lives until the kernel forgets it and is never sealed or journaled.
     pub orphan: bool,
-    /// References held by the kernel.
-    pub lookups: u64,
+    /// References held by the kernel; those beyond the largest number are not counted.
+    pub lookups: u32,
     /// Generation of the last change; 0 when it is as sealed.
     pub changed_in: Generation,
     /// Generation of the last change of the content.
     pub content_changed_in: Generation,
-    /// Journal segment in which a record says where the file is.
-    pub bound_in: u64,
+    /// Low half of the number of the journal segment in which a record says where the file is.
+    pub bound_in: u32,
 }
 
 /// What belongs to the kind of a file.
@@ -61,8 +61,8 @@ pub struct Inode {
 pub enum Body {
     /// A regular file.
     File(FileBody),
-    /// A directory.
-    Directory(Directory),
+    /// A directory, which would make every file larger.
+    Directory(Box<Directory>),
     /// A symbolic link.
     Symlink(Arc<[u8]>),
     /// A named pipe.
@@ -119,7 +119,7 @@ impl Inode {
         let body = match entry.node {
             Node::File { size_bytes, data_bytes, content } => Body::File(FileBody::Clean { content, size_bytes, data_bytes }),
             Node::Directory { tree, has_links } => {
-                Body::Directory(Directory { base: tree, base_has_links: has_links, slots: BTreeMap::new() })
+                Body::Directory(Box::new(Directory { base: tree, base_has_links: has_links, slots: BTreeMap::new() }))
             }
             Node::Symlink(target) => Body::Symlink(target.into()),
             Node::Fifo => Body::Fifo,

@@ -260,17 +260,19 @@ impl LiveTree {
     /// Adds a reference of the kernel.
     pub fn remember(&mut self, ino: Ino) {
         if let Some(inode) = self.inodes.get_mut(ino) {
-            inode.lookups += 1;
+            inode.lookups = inode.lookups.saturating_add(1);
         }
     }
 
-    /// Takes back `count` references of the kernel; what nobody needs any more is dropped.
+    /// Takes back `count` references of the kernel; what nobody needs any more is dropped. What had more than can be counted stays.
     pub fn forget(&mut self, ino: Ino, count: u64) {
         if ino == ROOT {
             return;
         }
         if let Some(inode) = self.inodes.get_mut(ino) {
-            inode.lookups = inode.lookups.saturating_sub(count);
+            if inode.lookups < u32::MAX {
+                inode.lookups = inode.lookups.saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
+            }
             self.drop_unused(ino);
         }
     }
