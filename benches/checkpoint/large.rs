@@ -36,7 +36,12 @@ pub fn file(mib: usize, table: &mut Table) {
     rewrite(3);
     std::thread::sleep(QUIET);
     let took = timed(|| bench.tell("checkpoint", "quiet")).as_secs_f64() * 1e3;
-    table.add(format!("checkpoint, a file of {mib} MiB that nobody wrote to for {} s", QUIET.as_secs()), took, "ms", "600 for 1 GiB");
+    table.add(
+        format!("checkpoint, a file of {mib} MiB that nobody wrote to for {} s", QUIET.as_secs()),
+        took,
+        "ms",
+        "600 for 1 GiB",
+    );
     let before = disk_bytes(&bench.store().join("packs"));
     let changed = median_ms(3, |round| {
         let file = File::options().write(true).open(&path).expect("the file");
