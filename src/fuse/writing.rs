@@ -66,6 +66,7 @@ impl MementoFilesystem {
         let append = asked.appends() && !whole && view.is_shared();
         let strip = asked.write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let way = Way { ino, offset: asked.offset, append, whole, strip };
+        let to_sync = asked.is_uncached() && is_synchronous(asked.open_flags.0);
         let written = guarded("write", || {
             if strip {
                 self.end_setgid(request, view, ino)?;
@@ -81,16 +82,17 @@ impl MementoFilesystem {
                 let (mounts, view, data) = (self.mounts().clone(), view.clone(), asked.data.to_vec());
                 self.mounts().pool().run(move || {
                     let written = guarded("write", || after_seals(&view.workspace, way, &data).map_err(refused("write", ino)));
+                    let written = if to_sync { made_durable(&view, ino, written) } else { written };
                     answer_write(&mounts, &view, way, written, reply);
                 });
             }
             written => {
                 let written = written.and_then(|written| written.map_err(refused("write", ino)));
-                if asked.is_uncached() && is_synchronous(asked.open_flags.0) && written.is_ok() {
+                if to_sync {
                     let (mounts, view) = (self.mounts().clone(), view.clone());
                     self.mounts().pool().run(move || {
-                        let synced = guarded("write", || view.workspace.sync_file(ino).map_err(refused("write", ino)));
-                        answer_write(&mounts, &view, way, synced.and(written), reply);
+                        let written = made_durable(&view, ino, written);
+                        answer_write(&mounts, &view, way, written, reply);
                     });
                 } else {
                     answer_write(self.mounts(), view, way, written, reply);
@@ -98,6 +100,13 @@ impl MementoFilesystem {
             }
         }
     }
+}
+
+/// Makes what was written survive a power cut.
+fn made_durable(view: &View, ino: Ino, written: Result<(u64, Written), Errno>) -> Result<(u64, Written), Errno> {
+    let written = written?;
+    guarded("write", || view.workspace.sync_file(ino).map_err(refused("write", ino)))?;
+    Ok(written)
 }
 
 /// Writes after a seal, and after another where somebody was faster to take what it gave back.

@@ -51,6 +51,15 @@ impl Named {
     }
 }
 
+/// As long as this lives, the file may yet be called worth writing.
+struct Judging<'a>(&'a Mutex<Named>);
+
+impl Drop for Judging<'_> {
+    fn drop(&mut self) {
+        locked(self.0).worth = None; // Also when a panic ends the naming: who waits for the word must not wait for ever.
+    }
+}
+
 /// Says whether too little of `bytes` is new for the file to be taken over.
 fn is_idle(bytes: u64, fresh_bytes: u64) -> bool {
     bytes.saturating_sub(fresh_bytes) * 100 > bytes * IDLE_PERCENT_MAX
@@ -64,8 +73,9 @@ impl Repository {
         let (content, synced) = std::thread::scope(|scope| {
             // The disk need not wait until everything is named. A file that nobody calls worth it ends the waiting unwritten.
             let synced = scope.spawn(move || is_worth.recv().is_ok().then(|| sync(path)));
+            let judging = Judging(&named);
             let content = self.name_pieces(source, runs, &named);
-            locked(&named).worth = None;
+            drop(judging);
             (content, synced.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         });
         let synced = synced.transpose()?.is_some();
@@ -224,6 +234,32 @@ mod tests {
             (state >> 56) as u8
         };
         (0..len).map(next).collect()
+    }
+
+    /// A file that cannot be read, by a fault of our own.
+    struct Faulty(Given);
+
+    impl ByteSource for Faulty {
+        fn size_bytes(&self) -> u64 {
+            self.0.size_bytes()
+        }
+
+        fn runs(&self) -> Vec<Run> {
+            self.0.runs()
+        }
+
+        fn read(&self, _range: Range<u64>, _bytes: &mut Vec<u8>) -> Result<(), RepositoryError> {
+            panic!("a fault")
+        }
+    }
+
+    #[test]
+    fn a_fault_in_naming_pieces_ends_the_waiting_for_a_word_on_the_file() {
+        let temp = tempfile::tempdir().unwrap();
+        let repository = Repository::create(&temp.path().join("store")).unwrap();
+        let source = Faulty(given(&repository, "file", &noise(5 << 20)));
+        let adopt = || repository.adopt(&source, source.runs(), &source.0.0);
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(adopt)).is_err());
     }
 
     /// What nothing names any more may have been punched out, may have rotted unseen, and goes with a gc that may be at it.

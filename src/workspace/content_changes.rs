@@ -6,7 +6,7 @@ use super::apply::CAPABILITY;
 use super::changes::Live;
 use super::clock;
 use super::error::WorkspaceError;
-use super::file::{BLOCK_BYTES, FileBody, SMALL_BYTES_MAX, Source};
+use super::file::{BLOCK_BYTES, FileBody, Layered, SMALL_BYTES_MAX, Source};
 use super::inode::{Attributes, Body, Ino};
 use super::operation::{AttributeChange, Operation, RangeChange, RangeOptions};
 use crate::object::Content;
@@ -154,6 +154,7 @@ impl Live {
             _ => None,
         };
         if let Some(file) = open.filter(|file| file.may_change()) {
+            self.layer(ino).map(Layered::edit); // Its bytes change also when no record of it can be written.
             return file.write_at(offset, data).map_err(WorkspaceError::io("staging file"));
         }
         let file = self.staging.create().map_err(WorkspaceError::io("staging file"))?;
@@ -236,7 +237,13 @@ impl Workspace {
     /// Ends what a program may do beyond its caller's rights before it is written to, by anybody (capabilities(7)). The kernel asks for it
     /// by itself where a write goes through its cache.
     pub fn end_capability(&self, ino: Ino) -> Result<(), WorkspaceError> {
-        let capable = self.live().tree.inode(ino)?.xattrs.as_ref().is_some_and(|xattrs| xattrs.contains_key(CAPABILITY));
-        if capable { self.remove_xattr(ino, CAPABILITY) } else { Ok(()) }
+        let is_capable = |live: &Live| {
+            Ok::<_, WorkspaceError>(live.tree.inode(ino)?.xattrs.as_ref().is_some_and(|xattrs| xattrs.contains_key(CAPABILITY)))
+        };
+        if !is_capable(&self.live())? {
+            return Ok(());
+        }
+        let mut live = self.live_to_change();
+        if is_capable(&live)? { live.remove_xattr(ino, CAPABILITY) } else { Ok(()) }
     }
 }

@@ -151,7 +151,8 @@ impl Layered {
             FileBody::Plain(plain) => Base::Frozen(Arc::new(plain.to_layer())),
         };
         let base_bytes = if matches!(base, Base::Nothing) { 0 } else { size_bytes };
-        Self { size_bytes, base, base_bytes, staging: None, extents: ExtentMap::default(), frozen: false, edits: 0, named: None }
+        let edits = if let FileBody::Layered(below) = below { below.edits + 1 } else { 0 }; // It is no layer that was there before.
+        Self { size_bytes, base, base_bytes, staging: None, extents: ExtentMap::default(), frozen: false, edits, named: None }
     }
 
     /// Changes the length; what is cut off never shows again.
@@ -336,6 +337,18 @@ mod tests {
         assert_eq!(holes(&layered), [(0, 8192), (8192, 8500)], "a range that goes beyond the end has all of the last block");
         layered.written(30_000..30_010);
         assert_eq!(holes(&layered), [(0, 8192), (8192, 12_288), (12_288, 28_672)], "nor is any of it there when the file grows");
+    }
+
+    /// Two layers over layers had the same number of edits and no staging file of their own.
+    #[test]
+    fn a_layer_is_not_taken_for_the_one_below_it() {
+        let mut below = Layered::over(&FileBody::Small(Arc::new(vec![7; 10_000])));
+        below.edit();
+        let mut above = Layered::over(&FileBody::Layered(Box::new(below.clone())));
+        assert!(below.is_as(&below.clone()) && !above.is_as(&below));
+        above.edit();
+        let last = Layered::over(&FileBody::Layered(Box::new(above.clone())));
+        assert!(!last.is_as(&above) && !last.is_as(&below));
     }
 
     #[test]

@@ -47,13 +47,14 @@ impl Seen {
 }
 
 impl Live {
-    /// Returns the large files that nobody wrote to since this was asked last.
-    fn quiet_files(&mut self) -> Vec<(Ino, Layered)> {
+    /// Returns the large files that nobody wrote to since this was asked last, and how many edits they have.
+    fn quiet_files(&mut self) -> Vec<(Ino, u64)> {
         let mut quiet = Vec::new();
         let tree = &self.tree;
         self.staged.0.retain(|ino, seen| {
-            let Some(FileBody::Layered(layered)) = tree.inode(*ino).ok().and_then(|inode| inode.file()) else { return false };
-            if layered.frozen {
+            let Ok(inode) = tree.inode(*ino) else { return false };
+            let Some(FileBody::Layered(layered)) = inode.file() else { return false };
+            if layered.frozen || inode.orphan {
                 return false;
             }
             if seen.is_quiet(layered.edits) && layered.named.is_none() {
@@ -61,7 +62,7 @@ impl Live {
                     return false; // Until it is written to again.
                 }
                 seen.read += 1;
-                quiet.push((*ino, (**layered).clone()));
+                quiet.push((*ino, layered.edits));
             }
             true
         });
@@ -69,7 +70,7 @@ impl Live {
     }
 
     /// Returns the layer of new bytes of a file, if it has one.
-    fn layer(&mut self, ino: Ino) -> Option<&mut Layered> {
+    pub(super) fn layer(&mut self, ino: Ino) -> Option<&mut Layered> {
         match &mut self.tree.inodes.get_mut(ino)?.body {
             Body::File(FileBody::Layered(layered)) => Some(layered),
             _ => None,
@@ -87,7 +88,11 @@ impl Workspace {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 sys::give_way();
-                for (ino, layered) in quiet {
+                for (ino, edits) in quiet {
+                    // Not before its turn: who holds it keeps its staging file.
+                    let Some(layered) = self.live().layer(ino).filter(|layered| layered.edits == edits).cloned() else {
+                        continue;
+                    };
                     if let Err(err) = self.prepare(ino, &layered, goes_on) {
                         tracing::debug!(ino, ?err, "a file is not read before its checkpoint");
                     }
@@ -103,7 +108,7 @@ impl Workspace {
             now.named = Some(Arc::new(pieces));
         }
         if let Some(file) = &layered.staging {
-            file.sync().map_err(WorkspaceError::io("staging file"))?;
+            file.sync().and_then(|()| file.sync_name()).map_err(WorkspaceError::io("staging file"))?;
         }
         tracing::debug!(ino, size_bytes = layered.size_bytes, "a large file that went quiet is ready for its checkpoint");
         Ok(())

@@ -507,6 +507,20 @@ fn what_the_kernel_writes_is_no_older_than_what_was_changed_before() {
     }
 }
 
+/// Found by reading: what the daemon changes in a file that it gave to the kernel before is stamped by the kernel too.
+#[test]
+fn what_is_truncated_while_nobody_has_it_open_is_no_older_than_what_was_changed_before() {
+    let Some(mount) = TestMount::passthrough() else { return };
+    mount.write("large", noise(300_000, 1));
+    let time = |path: &Path| fs::metadata(path).map(|found| (found.mtime(), found.mtime_nsec())).unwrap();
+    for round in 0..50 {
+        std::thread::sleep(std::time::Duration::from_millis(7)); // A tick.
+        mount.shell(&format!("python3 -c \"import os; os.mkdir('e{round}'); os.truncate('large', {})\"", 300_000 + round));
+        let (dir, large) = (time(&mount.path(format!("e{round}"))), time(&mount.path("large")));
+        assert!(dir <= large, "round {round}: {dir:?}, then {large:?}");
+    }
+}
+
 #[test]
 fn a_copy_into_a_longer_open_file_keeps_what_is_behind_it() {
     let Some(mount) = TestMount::passthrough() else { return };
