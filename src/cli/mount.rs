@@ -10,6 +10,7 @@ use serde_json::json;
 use std::ffi::OsString;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 /// Mounts a store, in the foreground or as a daemon.
 pub fn mount(args: &MountArgs) -> Result<(), CliError> {
@@ -76,6 +77,9 @@ fn start_log() {
     }
 }
 
+/// How long a daemon may take to end once it has let go of the lock.
+const LAST_MOMENT: Duration = Duration::from_secs(5);
+
 /// Unmounts, and returns when the daemon has let go of the store.
 pub fn unmount(mount_point: &Path, lazy: bool) -> Result<(), CliError> {
     let point = std::path::absolute(mount_point).map_err(|err| CliError::at("cannot use", mount_point, err))?;
@@ -86,6 +90,7 @@ pub fn unmount(mount_point: &Path, lazy: bool) -> Result<(), CliError> {
     let Some(store) = sys::source_of(&point) else {
         return Err(CliError::new(format!("nothing is mounted at {}", point.display())));
     };
+    let daemon = daemon_of(&store); // As long as it is there.
     if lazy {
         sys::detach(&point);
     } else if let Err(err) = sys::unmount(&point) {
@@ -96,6 +101,15 @@ pub fn unmount(mount_point: &Path, lazy: bool) -> Result<(), CliError> {
     }
     if sys::mount_points_of(&store).is_empty() {
         sys::wait_until_unlocked(&store.join("lock"));
+        if let Some(daemon) = daemon {
+            daemon.wait_until_ended(LAST_MOMENT); // Whoever unmounts what the store lies on finds nothing open there.
+        }
     }
     Ok(())
+}
+
+/// Returns the process that has the store, as far as the lock says which it is.
+fn daemon_of(store: &Path) -> Option<sys::OtherProcess> {
+    let pid = std::fs::read_to_string(store.join("lock")).ok()?.trim().parse().ok()?;
+    sys::OtherProcess::find(pid).ok()
 }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::{JoinHandle, spawn_blocking};
 
 /// Written by the daemon to its parent when the mount serves.
 const READY: &str = "ready";
@@ -170,6 +171,11 @@ impl Signals {
     }
 }
 
+/// Says whether nothing of that kind is being done.
+fn has_ended(work: &Option<JoinHandle<()>>) -> bool {
+    work.as_ref().is_none_or(JoinHandle::is_finished)
+}
+
 /// Waits for signals and timers until `end`.
 async fn wait(
     branches: &Arc<Branches>,
@@ -192,10 +198,10 @@ async fn wait(
             _ = signals.interrupt.recv() => unmount(),
             _ = signals.hangup.recv() => {}
             _ = upkeep.tick() => {
-                // On a thread of its own: a signal is answered while the disk is slow.
-                if upkeeping.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
+                // On threads of their own: a signal is answered while the disk is slow.
+                if has_ended(&upkeeping) {
                     let (branches, is_idle) = (branches.clone(), rest.is_due(sys::process_millis()));
-                    upkeeping = Some(tokio::task::spawn_blocking(move || {
+                    upkeeping = Some(spawn_blocking(move || {
                         branches.upkeep();
                         if is_idle {
                             branches.rest();
@@ -203,11 +209,9 @@ async fn wait(
                         }
                     }));
                 }
-                if preparing.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
+                if has_ended(&preparing) {
                     let (branches, ending) = (branches.clone(), ending.clone());
-                    preparing = Some(tokio::task::spawn_blocking(move || {
-                        branches.prepare_quiet_files(&|| !ending.load(Ordering::Relaxed));
-                    }));
+                    preparing = Some(spawn_blocking(move || branches.prepare_quiet_files(&|| !ending.load(Ordering::Relaxed))));
                 }
             }
         }

@@ -1,22 +1,21 @@
 //! What threads make: who made small files time and again makes the next one small too. Nothing but speed depends on it.
 
+use crate::workspace::REST_BYTES_MAX;
 use std::collections::HashMap;
 
 /// So many files in a row that stayed small foretell another.
 const IN_A_ROW: u8 = 8;
 /// Most threads that are remembered.
 const MAKERS_MAX: usize = 256;
-/// A file up to this size is small: what the daemon keeps in memory of it.
-pub const SMALL_BYTES_MAX: u64 = 128 << 10;
 
 /// How many small files in a row each thread filled that filled one of late.
 #[derive(Debug, Default)]
 pub struct Makers(HashMap<u32, u8>);
 
 impl Makers {
-    /// Notes that a file was closed which this thread opened empty.
+    /// Notes that a file was closed which this thread opened empty. Small is what would not stay in a staging file of its own.
     pub fn filled(&mut self, thread: u32, size_bytes: u64) {
-        if size_bytes > SMALL_BYTES_MAX {
+        if size_bytes > REST_BYTES_MAX {
             self.0.remove(&thread);
             return;
         }
@@ -42,10 +41,10 @@ mod tests {
         let mut makers = Makers::default();
         for _ in 0..IN_A_ROW {
             assert!(!makers.makes_small_ones(7));
-            makers.filled(7, SMALL_BYTES_MAX);
+            makers.filled(7, REST_BYTES_MAX);
         }
         assert!(makers.makes_small_ones(7) && !makers.makes_small_ones(8));
-        makers.filled(7, SMALL_BYTES_MAX + 1);
+        makers.filled(7, REST_BYTES_MAX + 1);
         makers.filled(7, 0);
         assert!(!makers.makes_small_ones(7));
     }

@@ -50,7 +50,7 @@ struct How {
     thread: u32,
     as_root: bool,
     flags: i32,
-    /// It is empty.
+    /// It is empty, and what it is to hold is about to be written.
     to_fill: bool,
 }
 

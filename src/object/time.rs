@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A point in time as file systems know it: seconds since 1970, negative before, and nanoseconds after that second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(Rust, packed(4))]
+#[repr(Rust, packed(4))] // 12 bytes instead of 16: each loaded inode has three.
 pub struct Timestamp {
     /// Seconds since the epoch.
     pub secs: i64,

@@ -236,6 +236,29 @@ mod tests {
         (0..len).map(next).collect()
     }
 
+    /// Most of a large file may be stored already: then it was written to the disk, and copied nevertheless.
+    #[test]
+    fn a_file_is_called_worth_writing_when_most_of_it_is_new() {
+        let told = |fresh: fn(u64) -> bool| {
+            let (worth, is_worth) = mpsc::channel();
+            let mut named = Named { worth: Some(worth), ..Named::default() };
+            for at in 0..16 {
+                let id = ObjectId::of(&at.to_string().into_bytes());
+                named.add(id, at << 20..(at + 1) << 20, fresh(at));
+                if is_worth.try_recv().is_ok() {
+                    return Some(at);
+                }
+            }
+            None
+        };
+        assert_eq!(told(|_| true), Some(1), "as soon as one can tell");
+        assert_eq!(told(|at| at % 2 == 0), None);
+        assert_eq!(told(|at| at > 1), Some(7), "the beginning was stored");
+        let mut named = Named::default();
+        (0..4).for_each(|at| named.add(ObjectId::of(b"the same"), at << 20..(at + 1) << 20, true));
+        assert_eq!((named.bytes, named.fresh_bytes), (4 << 20, 1 << 20));
+    }
+
     /// A file that cannot be read, by a fault of our own.
     struct Faulty(Given);
 

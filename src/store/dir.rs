@@ -75,7 +75,10 @@ impl StoreDir {
         let file = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let file = file.map_err(StoreError::io("cannot lock", &path))?;
         match sys::lock_exclusive(&file).map_err(StoreError::io("cannot lock", &path))? {
-            true => Ok(StoreLock { _file: file }),
+            true => {
+                name_holder(&file);
+                Ok(StoreLock { _file: file })
+            }
             false => Err(StoreError::Busy { path: self.path.clone() }),
         }
     }
@@ -89,6 +92,11 @@ impl StoreDir {
     pub fn space(&self) -> Result<sys::Space, StoreError> {
         sys::space_at(&self.handle).map_err(StoreError::io("cannot ask for free space", &self.path))
     }
+}
+
+/// Writes into the lock which process has it, for who waits until that has ended. On a full disk it is not said.
+fn name_holder(mut lock: &File) {
+    let _ = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
 }
 
 fn claim_empty(path: &Path) -> Result<(), StoreError> {

@@ -19,7 +19,7 @@ pub use namespace::{may_isolate, show_at};
 pub use passthrough::{administers_machine, close_backing, has_others, is_on_known_file_system, store_through_mapping};
 pub use path::{device_numbers, make_node, may_write, set_times, set_times_of};
 pub use process::{
-    coarse_millis, effective_gid, effective_uid, give_memory_back, give_way, groups_of, is_readable, let_go_of_standard_streams,
-    open_files_limit, process_millis, raise_open_files_limit, set_umask, tune_allocator,
+    OtherProcess, coarse_millis, effective_gid, effective_uid, give_memory_back, give_way, groups_of, is_readable,
+    let_go_of_standard_streams, open_files_limit, process_millis, raise_open_files_limit, set_umask, tune_allocator,
 };
 pub use users::process_within;

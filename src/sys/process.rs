@@ -1,6 +1,8 @@
 //! Calls on the process itself.
 
 use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 /// Returns the user id that decides what the process may do.
 pub fn effective_uid() -> u32 {
@@ -63,7 +65,6 @@ pub fn open_files_limit() -> usize {
 
 /// Points the standard streams at /dev/null, so that whoever waits for their end goes on; starts a session of our own.
 pub fn let_go_of_standard_streams() {
-    use std::os::fd::AsRawFd;
     // SAFETY: the call has no arguments; failing (we lead a group already) changes nothing.
     unsafe { libc::setsid() };
     let Ok(null) = std::fs::File::options().read(true).write(true).open("/dev/null") else { return };
@@ -111,9 +112,34 @@ pub fn give_way() {
 }
 
 /// Says, without waiting, whether there is something to read.
-pub fn is_readable(file: impl std::os::fd::AsFd) -> bool {
-    use std::os::fd::AsRawFd;
+pub fn is_readable(file: impl AsFd) -> bool {
+    poll_readable(file, 0)
+}
+
+/// Another process, which may end at any time; its number may belong to a third one then, this does not.
+#[derive(Debug)]
+pub struct OtherProcess(OwnedFd);
+
+impl OtherProcess {
+    /// Finds a process by its number (pidfd_open(2)).
+    pub fn find(pid: libc::pid_t) -> io::Result<Self> {
+        // SAFETY: the call takes two integers.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel just gave us this descriptor, and nobody else has it.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }))
+    }
+
+    /// Returns when it has ended and has nothing open any more, or after `patience`.
+    pub fn wait_until_ended(&self, patience: Duration) {
+        poll_readable(&self.0, i32::try_from(patience.as_millis()).unwrap_or(i32::MAX));
+    }
+}
+
+fn poll_readable(file: impl AsFd, millis: i32) -> bool {
     let mut entry = libc::pollfd { fd: file.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
     // SAFETY: `entry` is one valid pollfd for the duration of the call, and its descriptor is borrowed.
-    unsafe { libc::poll(&mut entry, 1, 0) > 0 }
+    unsafe { libc::poll(&mut entry, 1, millis) > 0 }
 }

@@ -70,7 +70,7 @@ impl Live {
 
     /// Makes sure that the current journal segment says where a file is, so that a replay can load it.
     pub(super) fn bind(&mut self, ino: Ino) -> Result<(), WorkspaceError> {
-        let segment = self.journal.segment() as u32;
+        let segment = self.bound_now();
         let mut unbound = Vec::new();
         let mut next = ino;
         while next != ROOT {
@@ -90,6 +90,11 @@ impl Live {
             self.tree.inode_mut(ino)?.bound_in = segment;
         }
         Ok(())
+    }
+
+    /// Returns what [`Inode::bound_in`](super::inode::Inode::bound_in) is of a file that the current segment says the place of.
+    pub(super) fn bound_now(&self) -> u32 {
+        self.journal.segment() as u32
     }
 
     fn binding(&self, ino: Ino) -> Result<Operation, WorkspaceError> {

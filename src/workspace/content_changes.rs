@@ -6,7 +6,7 @@ use super::apply::CAPABILITY;
 use super::changes::Live;
 use super::clock;
 use super::error::WorkspaceError;
-use super::file::{BLOCK_BYTES, FileBody, Layered, SMALL_BYTES_MAX, Source};
+use super::file::{BLOCK_BYTES, FileBody, SMALL_BYTES_MAX, Source};
 use super::inode::{Attributes, Body, Ino};
 use super::operation::{AttributeChange, Operation, RangeChange, RangeOptions};
 use crate::object::Content;
@@ -133,7 +133,6 @@ impl Live {
         }
         self.expect_record(ino)?; // Bytes in place of older ones cannot be taken back when their record finds no room.
         let written = self.stage(ino, identity, offset, data)?;
-        self.staged.note(ino);
         let operation = Operation::WriteStaged { identity, offset, len: written as u64, strip_privileges, time };
         self.perform(&operation, &[ino]).map(|()| written)
     }
@@ -149,12 +148,15 @@ impl Live {
 
     /// Puts data into the file's staging file, starting one when the file has none that may change. Returns how much of it.
     fn stage(&mut self, ino: Ino, identity: u64, offset: u64, data: &[u8]) -> Result<usize, WorkspaceError> {
+        self.staged.note(ino);
         let open = match self.regular(ino)? {
             FileBody::Layered(layered) if !layered.frozen => layered.staging.clone(),
             _ => None,
         };
         if let Some(file) = open.filter(|file| file.may_change()) {
-            self.layer(ino).map(Layered::edit); // Its bytes change also when no record of it can be written.
+            if let Some(layer) = self.layer(ino) {
+                layer.edit(); // Its bytes change also when no record of it can be written.
+            }
             return file.write_at(offset, data).map_err(WorkspaceError::io("staging file"));
         }
         let file = self.staging.create().map_err(WorkspaceError::io("staging file"))?;
@@ -237,13 +239,10 @@ impl Workspace {
     /// Ends what a program may do beyond its caller's rights before it is written to, by anybody (capabilities(7)). The kernel asks for it
     /// by itself where a write goes through its cache.
     pub fn end_capability(&self, ino: Ino) -> Result<(), WorkspaceError> {
-        let is_capable = |live: &Live| {
-            Ok::<_, WorkspaceError>(live.tree.inode(ino)?.xattrs.as_ref().is_some_and(|xattrs| xattrs.contains_key(CAPABILITY)))
-        };
-        if !is_capable(&self.live())? {
+        if !self.live().tree.inode(ino)?.is_capable() {
             return Ok(());
         }
-        let mut live = self.live_to_change();
-        if is_capable(&live)? { live.remove_xattr(ino, CAPABILITY) } else { Ok(()) }
+        let mut live = self.live_to_change(); // Somebody may have been faster.
+        if live.tree.inode(ino)?.is_capable() { live.remove_xattr(ino, CAPABILITY) } else { Ok(()) }
     }
 }

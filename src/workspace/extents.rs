@@ -62,6 +62,11 @@ impl ExtentMap {
         }
     }
 
+    /// Says of how many ranges it consists.
+    pub fn len(&self) -> usize {
+        self.ranges.len()
+    }
+
     /// Returns the pieces of `range` in order; `None` stands for the layer below.
     pub fn pieces(&self, range: Range<u64>) -> Vec<(Range<u64>, Option<Fill>)> {
         let mut pieces = Vec::new();

@@ -40,3 +40,28 @@ impl Drop for HeldFiles {
         self.0.iter().for_each(|_| clock::go_by_files_no_more());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::plain::Stamp;
+    use super::*;
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+    use std::time::Duration;
+
+    /// Each file is changed by somebody who never looked at it: then the kernel stamps it with the time of its last tick.
+    #[test]
+    fn what_the_kernel_may_write_from_now_on_is_no_older_than_what_was_stamped_before() {
+        let temp = tempfile::tempdir().unwrap();
+        for round in 0..50 {
+            let file = File::create(temp.path().join(round.to_string())).unwrap();
+            let mut held = HeldFiles::default();
+            let before = clock::now();
+            held.insert(round);
+            file.write_all_at(b"x", 0).unwrap();
+            let stamped = Stamp::of(&file).unwrap().mtime;
+            assert!(before <= stamped, "round {round}: {before:?}, {stamped:?}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! One file of the live tree, as the kernel knows it or as it changed.
 
+use super::apply::CAPABILITY;
 use super::cut::SealedFile;
 use super::file::FileBody;
 use super::places::Places;
@@ -61,7 +62,7 @@ pub struct Inode {
 pub enum Body {
     /// A regular file.
     File(FileBody),
-    /// A directory, which would make every file larger.
+    /// A directory. In a box: in place it would make every inode larger.
     Directory(Box<Directory>),
     /// A symbolic link.
     Symlink(Arc<[u8]>),
@@ -200,6 +201,11 @@ impl Inode {
             Body::CharDevice(_) => EntryKind::CharDevice,
             Body::BlockDevice(_) => EntryKind::BlockDevice,
         }
+    }
+
+    /// Says whether a program in it has capabilities of its own.
+    pub fn is_capable(&self) -> bool {
+        self.xattrs.as_ref().is_some_and(|xattrs| xattrs.contains_key(CAPABILITY))
     }
 
     /// Returns the directory, if it is one.

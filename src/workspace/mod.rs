@@ -63,7 +63,7 @@ pub use inspect::{Inspected, found_branches, inspect};
 pub use listing::Listed;
 pub use merge::{MergeRequest, MergeSource, Merged};
 pub use name_changes::RenameMode;
-pub use opens::{Closed, Opened, Purpose, why_not_handed};
+pub use opens::{Closed, Opened, Purpose, REST_BYTES_MAX, why_not_handed};
 pub use operation::{AttributeChange, NewNode, RangeChange, RangeOptions};
 pub use restore::{BranchUndo, RestoreRequest, Restored, UndoPlan};
 #[doc(hidden)]

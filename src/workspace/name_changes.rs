@@ -49,7 +49,7 @@ impl Live {
         let (parent_identity, time) = (self.identity(parent)?, clock::now());
         let operation = Operation::Create { parent: parent_identity, name: name.clone(), identity, node, xattrs, time };
         self.perform(&operation, &[parent])?;
-        let segment = self.journal.segment() as u32;
+        let segment = self.bound_now();
         let ino = self.tree.number_of(identity);
         self.tree.inode_mut(ino)?.bound_in = segment;
         Ok(ino)

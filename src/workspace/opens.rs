@@ -1,7 +1,6 @@
 //! Opens that are told: which way a file is opened is decided at its first open and held until its last close.
 
 use super::Workspace;
-use super::apply::CAPABILITY;
 use super::changes::Live;
 use super::error::WorkspaceError;
 use super::file::FileBody;
@@ -14,7 +13,7 @@ use std::sync::Arc;
 
 /// Plain files up to this size are taken into the journal and memory when nobody has them any more: each keeps a
 /// descriptor and takes an inode of the store's file system.
-const REST_BYTES_MAX: u64 = 128 << 10;
+pub const REST_BYTES_MAX: u64 = 128 << 10;
 const SETUID_OR_SETGID: u32 = 0o6000;
 
 /// How a file is open.
@@ -80,8 +79,7 @@ impl Live {
     /// Says whether the kernel is to read and write a file by itself.
     fn is_to_hand(&self, ino: Ino, purpose: Purpose) -> Result<bool, WorkspaceError> {
         let inode = self.tree.inode(ino)?;
-        let capable = inode.xattrs.as_ref().is_some_and(|xattrs| xattrs.contains_key(CAPABILITY));
-        if purpose.write && (capable || inode.mode & SETUID_OR_SETGID != 0) {
+        if purpose.write && (inode.is_capable() || inode.mode & SETUID_OR_SETGID != 0) {
             return Ok(false); // Such rights end with the first write, which then must reach us.
         }
         Ok(self.tree.plain(ino).is_some() || purpose.write && !purpose.small && self.regular(ino)?.size_bytes() == 0)

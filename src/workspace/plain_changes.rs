@@ -77,7 +77,7 @@ impl Live {
     fn strip(&mut self, ino: Ino, strip_privileges: bool) -> Result<(), WorkspaceError> {
         let inode = self.tree.inode(ino)?;
         let (identity, time, mode) = (inode.identity, clock::now(), without_privileges(inode.mode));
-        let capable = inode.xattrs.as_ref().is_some_and(|xattrs| xattrs.contains_key(CAPABILITY));
+        let capable = inode.is_capable();
         if !strip_privileges {
             return Ok(());
         }

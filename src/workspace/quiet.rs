@@ -12,6 +12,9 @@ use crate::sys;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+/// A file of more pieces is not looked at: everybody waits meanwhile. One that was written from begin to end is of few.
+const RANGES_MAX: usize = 1000;
+
 /// Files that were written to through their staging file.
 #[derive(Debug, Default)]
 pub struct Staged(HashMap<Ino, Seen>);
@@ -58,7 +61,8 @@ impl Live {
                 return false;
             }
             if seen.is_quiet(layered.edits) && layered.named.is_none() {
-                if layered.size_bytes < LARGE_BYTES_MIN || layered.whole().is_none() {
+                let short = layered.extents.len() <= RANGES_MAX;
+                if layered.size_bytes < LARGE_BYTES_MIN || !short || layered.whole().is_none() {
                     return false; // Until it is written to again.
                 }
                 seen.read += 1;

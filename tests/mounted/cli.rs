@@ -1,10 +1,12 @@
 //! The command line, as a user types it.
 
 use crate::mount::{TestMount, described, noise, program, succeeded};
+use crate::security::Delayed;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|err| panic!("{err}: {text}"))
@@ -229,4 +231,17 @@ fn man_pages_and_completions_are_generated() {
         assert!(fs::read_dir(&dir).unwrap().count() > 0);
     }
     assert!(fs::read_to_string(mount.outside("man").join("mementofs.1")).unwrap().contains("checkpoint"));
+}
+
+/// Found by `scripts/campaigns/power`: it returned when the lock was free, and what the store lies on was still busy.
+#[test]
+fn an_unmount_returns_when_the_daemon_has_ended() {
+    let mount = TestMount::new();
+    mount.write("file", "text");
+    let pid = mount.pid();
+    let _slow = Delayed::calls(&mount, "exit_group", Duration::from_millis(700));
+    std::thread::sleep(Duration::from_millis(300)); // Calls are delayed only some time after the tracer says that it is attached.
+    succeeded("umount", program().arg("umount").arg(mount.top()).output().unwrap());
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    assert!(status.is_empty() || status.contains("State:\tZ"), "the daemon is still there: {status}");
 }

@@ -49,9 +49,7 @@ fn who_makes_small_files_is_given_no_staging_file_for_the_next() {
     assert!(handed, "what is appended to may become long");
     (&log).write_all(b"a line").unwrap();
     assert!(std::thread::scope(|scope| scope.spawn(|| told("other")).join().unwrap()), "another thread");
-    let before = described(&mount.top());
-    mount.crash();
-    assert_eq!(described(&mount.top()), before);
+    mount.crash_and_find_all();
 }
 
 /// What is written there does not go through the kernel's cache.
@@ -86,9 +84,8 @@ assert os.stat('f').st_size == 3020000 and os.pread(reader, 2, 3019998) == b'bb'
 refused(errno.EBADF, os.read, fd, 1)
 "#,
     );
+    mount.crash_and_find_all();
     let before = described(&mount.top());
-    mount.crash();
-    assert_eq!(described(&mount.top()), before);
     mount.checkpoint("sealed");
     mount.remount();
     assert_eq!(described(&mount.top()), before);

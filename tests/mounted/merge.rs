@@ -188,9 +188,7 @@ fn a_merge_survives_a_crash_right_after_it() {
     one_of_everything(&mount);
     let theirs = diverge(&mount, "rm -rf d/deep; echo theirs > d/new; truncate -s 5M d/sparse", "echo ours > d/mine");
     merge(&mount, &theirs, "markers");
-    let before = described(&mount.top());
-    mount.crash();
-    assert_eq!(described(&mount.top()), before);
+    mount.crash_and_find_all();
     assert_eq!((mount.read("d/new").as_str(), mount.path("d/deep").exists()), ("theirs\n", false));
     mount.tell("undo", "x");
     assert!(mount.path("d/deep").exists() && !mount.path("d/new").exists() && mount.path("d/mine").exists());

@@ -142,6 +142,13 @@ impl TestMount {
         self.mount(&[]);
     }
 
+    /// Ends the daemon likewise; the mount is then as it was.
+    pub fn crash_and_find_all(&mut self) {
+        let before = described(&self.top());
+        self.crash();
+        assert_eq!(described(&self.top()), before);
+    }
+
     /// Unmounts in good order and mounts again.
     pub fn remount(&mut self) {
         self.terminate();

@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Lets each call of `syscall` by the daemon begin later. Ends when dropped.
-struct Delayed(std::process::Child);
+pub struct Delayed(std::process::Child);
 
 impl Delayed {
-    fn calls(mount: &TestMount, syscall: &str, delay: Duration) -> Self {
+    pub fn calls(mount: &TestMount, syscall: &str, delay: Duration) -> Self {
         let pid = mount.pid();
         let tracer = Command::new("strace")
             .args(["-f", "-qq", "-p", &pid.to_string(), "-e", &format!("trace={syscall}"), "-e"])
